@@ -1,1 +1,45 @@
-//! placeholder
+//! K-FAC: natural gradient by Kronecker factors, `no_std` and free of allocation.
+//!
+//! A layer `s = W ā` with weights `W` (`m x n`, row-major, `ā = [a; 1]`, the bias is the last column) has the Fisher
+//! block `F = A (x) G` under column stacking, `F vec(V) = vec(G V A)`:
+//!
+//! - `V = dh/dW`, `m x n`, `h` the mean loss over cases (plus l2).
+//! - `g = dl/ds`, the gradient of one case's summed loss, not divided by the batch.
+//! - `A`, the mean over cases and valid positions of `ā āᵀ`, `n x n`.
+//! - `G`, the mean over cases of the sum over positions of `g gᵀ`, `m x m`.
+//! - `λ`, the damping, in units of an eigenvalue of `A (x) G`; `η`, the l2 weight decay, is added to it.
+//!
+//! The true Fisher needs `g` at targets drawn from the model ([`losses::Loss::sampled_gradient`]); at training
+//! targets it is the empirical Fisher.
+//!
+//! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
+//! its result. Nothing here allocates; [`memory`] says how much storage a network takes, as constants.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod damping;
+pub mod error;
+pub mod evidence;
+mod gradient;
+pub mod losses;
+pub mod map;
+pub mod memory;
+mod preconditioner;
+pub mod recipe;
+pub mod report;
+pub mod saved;
+pub mod schedule;
+pub mod shape;
+pub mod statistics;
+pub mod step;
+
+pub use error::{LayerError, LayerErrorKind};
+pub use gradient::LayerGradient;
+pub use kfac_linalg as linalg;
+pub use preconditioner::{Observation, Preconditioner};
+pub use shape::LayerShape;

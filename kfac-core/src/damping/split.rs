@@ -1,0 +1,143 @@
+//! The damping of `A (x) G + λ I`, split between the two factors.
+
+use core::fmt;
+use kfac_linalg::Scalar;
+
+/// What the damping does to the two factors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Split<T> {
+    /// `A + input I` and `G + output I`.
+    Shift {
+        /// Added to the diagonal of `A`.
+        input: T,
+        /// Added to the diagonal of `G`.
+        output: T,
+    },
+    /// A factor vanishes: `√λ I` takes the place of both, `U = V / λ`.
+    Replace {
+        /// `√λ`.
+        gamma: T,
+    },
+}
+
+/// Trace and size of a factor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trace<T> {
+    /// Sum of the diagonal.
+    pub trace: T,
+    /// Rows of the factor.
+    pub size: usize,
+}
+
+/// Splits the damping of `A (x) G + λ I` between the two factors.
+///
+/// `Â = A + π √λ I` and `Ĝ = G + √λ/π I` with `π = √((tr A / n) / (tr G / m))`: the product of the two shifts is
+/// `λ`, and the mixed terms `π√λ I (x) G` and `A (x) √λ/π I` have the same trace. `(cA, G/c)` gives the same step for
+/// every `c > 0`. `π` is formed from the quotient of the root traces, so tiny factors do not underflow.
+///
+/// Corner cases: a factor of size 1 carries no shift, the other one takes `λ` over it, which is exact damping
+/// (`a (G + λ/a I) = aG + λI`); a factor of trace 0 leaves nothing to balance, `√λ I` replaces both.
+///
+/// # Units
+/// `lambda`: that of an eigenvalue of `A (x) G`.
+/// # Errors
+/// [`DampingError::Trace`] carries a trace that is negative or not finite.
+/// # Source
+/// Martens and Grosse 2015, section 6.3, arXiv:1503.05671.
+pub fn split_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<Split<T>, DampingError> {
+    for factor in [a, g] {
+        let valid = factor.trace.is_finite() && factor.trace >= T::ZERO;
+        if !valid {
+            return Err(DampingError::Trace(factor.trace.to_f64()));
+        }
+    }
+    let gamma = lambda.sqrt();
+    if a.trace == T::ZERO || g.trace == T::ZERO {
+        return Ok(Split::Replace { gamma });
+    }
+    if a.size == 1 {
+        return Ok(Split::Shift { input: T::ZERO, output: lambda / a.trace });
+    }
+    if g.size == 1 {
+        return Ok(Split::Shift { input: lambda / g.trace, output: T::ZERO });
+    }
+    // The quotient of the roots stays in range where that of the means would not.
+    let root_mean = |factor: Trace<T>| (factor.trace / T::from_usize(factor.size)).sqrt();
+    let pi = root_mean(a) / root_mean(g);
+    Ok(Split::Shift { input: pi * gamma, output: gamma / pi })
+}
+
+/// The damping cannot be split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum DampingError {
+    /// A factor's trace is negative or not finite.
+    Trace(f64),
+}
+
+impl fmt::Display for DampingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trace(trace) => write!(f, "a factor has the trace {trace:e}, which no second moment has"),
+        }
+    }
+}
+
+impl core::error::Error for DampingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(trace: f64, size: usize) -> Trace<f64> {
+        Trace { trace, size }
+    }
+
+    #[test]
+    fn the_shifts_multiply_back_to_lambda_and_balance_the_mixed_terms() {
+        let (a, g, lambda) = (trace(7.0, 5), trace(0.3, 2), 1e-3);
+        let Ok(Split::Shift { input, output }) = split_damping(a, g, lambda) else { panic!("not a shift") };
+        assert!((input * output - lambda).abs() <= 4.0 * f64::EPSILON * lambda, "{input:e} * {output:e}");
+        let mixed = [input * 5.0 * g.trace, output * 2.0 * a.trace];
+        assert!((mixed[0] / mixed[1] - 1.0).abs() <= 8.0 * f64::EPSILON, "{mixed:?}");
+    }
+
+    #[test]
+    fn a_one_by_one_factor_hands_its_damping_to_the_other() {
+        assert_eq!(
+            split_damping(trace(4.0, 1), trace(5.0, 2), 0.04),
+            Ok(Split::Shift { input: 0.0, output: 0.01 })
+        );
+        assert_eq!(
+            split_damping(trace(5.0, 2), trace(4.0, 1), 0.04),
+            Ok(Split::Shift { input: 0.01, output: 0.0 })
+        );
+        assert_eq!(
+            split_damping(trace(4.0, 1), trace(0.5, 1), 0.1),
+            Ok(Split::Shift { input: 0.0, output: 0.025 })
+        );
+    }
+
+    #[test]
+    fn a_zero_trace_wins_over_the_one_by_one_rule() {
+        for (a, g) in [(trace(0.0, 1), trace(3.0, 2)), (trace(1.0, 2), trace(0.0, 1))] {
+            assert_eq!(split_damping(a, g, 0.04), Ok(Split::Replace { gamma: 0.2 }));
+        }
+    }
+
+    #[test]
+    fn traces_that_no_second_moment_has_are_refused() {
+        for bad in [-1e-9, f64::INFINITY] {
+            assert_eq!(split_damping(trace(bad, 3), trace(1.0, 2), 0.1), Err(DampingError::Trace(bad)));
+            assert_eq!(split_damping(trace(1.0, 3), trace(bad, 1), 0.1), Err(DampingError::Trace(bad)));
+        }
+        assert!(split_damping(trace(f64::NAN, 3), trace(1.0, 2), 0.1).is_err());
+    }
+
+    #[test]
+    fn tiny_factors_do_not_underflow() {
+        let split = split_damping(trace(1e-91, 4), trace(1e-91, 3), 1e-180);
+        let Ok(Split::Shift { input, output }) = split else { panic!("{split:?}") };
+        assert!((input * output / 1e-180 - 1.0).abs() < 1e-14, "{input:e} {output:e}");
+    }
+}

@@ -1,0 +1,257 @@
+//! The losses whose Fisher matrix is known in closed form: value, gradient, sampled gradient, Fisher product.
+//!
+//! All functions work on the outputs `f` of one case (or one position): `ℓ` is summed over the outputs and not
+//! divided by anything. Sampled targets come from raw 32-bit integers, so that a trajectory is the same on every
+//! target; the arithmetic uses `libm` only.
+
+use core::fmt;
+use kfac_linalg::{Scalar, ShapeError};
+
+/// The loss of one case, and the distribution that it is the negative log-likelihood of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// `½ Σ (f - y)²`: `y ~ N(f, 1)`, Fisher `I`.
+    Square,
+    /// Cross-entropy of `softmax(f)` with a class: Fisher `diag(p) - p pᵀ`.
+    Softmax,
+    /// Sum of binary cross-entropies of `σ(f)` with targets in `[0, 1]`: Fisher `diag(p (1 - p))`.
+    Bernoulli,
+}
+
+/// Target of one case.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a, T> {
+    /// One number per output, for [`Loss::Square`] and [`Loss::Bernoulli`].
+    Values(&'a [T]),
+    /// Index of the class, for [`Loss::Softmax`].
+    Class(usize),
+}
+
+impl Loss {
+    /// `ℓ`.
+    ///
+    /// # Errors
+    /// [`LossError`] where the target does not fit the loss or the number of outputs.
+    pub fn value<T: Scalar>(self, outputs: &[T], target: Target<'_, T>) -> Result<T, LossError> {
+        match (self, target) {
+            (Self::Square, Target::Values(y)) => {
+                same_length(outputs, y)?;
+                let squares = outputs.iter().zip(y).fold(T::ZERO, |sum, (&f, &y)| sum + (f - y) * (f - y));
+                Ok(T::from_f64(0.5) * squares)
+            }
+            (Self::Softmax, Target::Class(class)) => {
+                let &f =
+                    outputs.get(class).ok_or(LossError::NoSuchClass { class, outputs: outputs.len() })?;
+                let (top, sum) = exponential_sum(outputs);
+                Ok(sum.ln() + (top - f))
+            }
+            (Self::Bernoulli, Target::Values(y)) => {
+                same_length(outputs, y)?;
+                // log(1 + e^f) - y f, without overflow at either end.
+                let cross_entropy =
+                    |f: T, y: T| f.maximum(T::ZERO) - y * f + (T::ONE + (-f.abs()).exp()).ln();
+                Ok(outputs.iter().zip(y).fold(T::ZERO, |sum, (&f, &y)| sum + cross_entropy(f, y)))
+            }
+            _ => Err(LossError::WrongTarget),
+        }
+    }
+
+    /// `dℓ/df`, written to `gradient`.
+    ///
+    /// # Errors
+    /// [`LossError`] where the target or the gradient does not fit.
+    pub fn gradient<T: Scalar>(
+        self,
+        outputs: &[T],
+        target: Target<'_, T>,
+        gradient: &mut [T],
+    ) -> Result<(), LossError> {
+        same_length(outputs, gradient)?;
+        match (self, target) {
+            (Self::Square, Target::Values(y)) => {
+                same_length(outputs, y)?;
+                for ((gradient, &f), &y) in gradient.iter_mut().zip(outputs).zip(y) {
+                    *gradient = f - y;
+                }
+            }
+            (Self::Softmax, Target::Class(class)) => {
+                if class >= outputs.len() {
+                    return Err(LossError::NoSuchClass { class, outputs: outputs.len() });
+                }
+                softmax(outputs, gradient);
+                gradient[class] -= T::ONE;
+            }
+            (Self::Bernoulli, Target::Values(y)) => {
+                same_length(outputs, y)?;
+                for ((gradient, &f), &y) in gradient.iter_mut().zip(outputs).zip(y) {
+                    *gradient = sigmoid(f) - y;
+                }
+            }
+            _ => return Err(LossError::WrongTarget),
+        }
+        Ok(())
+    }
+
+    /// Random integers that [`Loss::sampled_gradient`] uses up for one case.
+    pub const fn bits_needed(self, outputs: usize) -> usize {
+        match self {
+            // Box-Muller makes two normal numbers of two uniform ones.
+            Self::Square => outputs.next_multiple_of(2),
+            Self::Softmax => 1,
+            Self::Bernoulli => outputs,
+        }
+    }
+
+    /// `dℓ/df` at a target drawn from the model, written to `gradient`. Its mean outer product over the draws is
+    /// the Fisher matrix.
+    ///
+    /// # Errors
+    /// [`LossError::Shape`] where the gradient or the integers do not fit.
+    pub fn sampled_gradient<T: Scalar>(
+        self,
+        outputs: &[T],
+        bits: &[u32],
+        gradient: &mut [T],
+    ) -> Result<(), LossError> {
+        same_length(outputs, gradient)?;
+        let needed = self.bits_needed(outputs.len());
+        if bits.len() < needed {
+            return Err(LossError::Shape(ShapeError { expected: [needed, 1], found: [bits.len(), 1] }));
+        }
+        match self {
+            Self::Square => {
+                for (pair, bits) in gradient.chunks_mut(2).zip(bits.chunks_exact(2)) {
+                    let normals = normal_pair::<T>([bits[0], bits[1]]);
+                    for (gradient, normal) in pair.iter_mut().zip(normals) {
+                        *gradient = -normal;
+                    }
+                }
+            }
+            Self::Softmax => {
+                softmax(outputs, gradient);
+                let class = draw_class(gradient, uniform(bits[0]));
+                if let Some(drawn) = gradient.get_mut(class) {
+                    *drawn -= T::ONE;
+                }
+            }
+            Self::Bernoulli => {
+                for ((gradient, &f), &bits) in gradient.iter_mut().zip(outputs).zip(bits) {
+                    let p = sigmoid(f);
+                    *gradient = if uniform::<T>(bits) < p { p - T::ONE } else { p };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `vᵀ H w` for output tangents `v = J δ₁` and `w = J δ₂` of one case: the mean over cases is `δ₁ᵀ F δ₂`.
+    ///
+    /// # Errors
+    /// [`LossError::Shape`] where the lengths differ.
+    pub fn fisher_product<T: Scalar>(self, outputs: &[T], v: &[T], w: &[T]) -> Result<T, LossError> {
+        same_length(outputs, v)?;
+        same_length(outputs, w)?;
+        Ok(match self {
+            Self::Square => v.iter().zip(w).fold(T::ZERO, |sum, (&v, &w)| sum + v * w),
+            Self::Softmax => {
+                let (top, total) = exponential_sum(outputs);
+                let (mut vw, mut mean_v, mut mean_w) = (T::ZERO, T::ZERO, T::ZERO);
+                for ((&f, &v), &w) in outputs.iter().zip(v).zip(w) {
+                    let p = (f - top).exp() / total;
+                    vw += p * v * w;
+                    mean_v += p * v;
+                    mean_w += p * w;
+                }
+                vw - mean_v * mean_w
+            }
+            Self::Bernoulli => outputs.iter().zip(v).zip(w).fold(T::ZERO, |sum, ((&f, &v), &w)| {
+                let p = sigmoid(f);
+                sum + p * (T::ONE - p) * v * w
+            }),
+        })
+    }
+}
+
+/// `1 / (1 + e^-f)`, without overflow at either end.
+pub fn sigmoid<T: Scalar>(f: T) -> T {
+    let decay = (-f.abs()).exp();
+    let p = T::ONE / (T::ONE + decay);
+    if f >= T::ZERO { p } else { decay * p }
+}
+
+/// `e^f / Σ e^f`, written to `probabilities`.
+fn softmax<T: Scalar>(outputs: &[T], probabilities: &mut [T]) {
+    let (top, sum) = exponential_sum(outputs);
+    for (p, &f) in probabilities.iter_mut().zip(outputs) {
+        *p = (f - top).exp() / sum;
+    }
+}
+
+/// The largest output `top`, and `Σ e^(f - top)`.
+fn exponential_sum<T: Scalar>(outputs: &[T]) -> (T, T) {
+    let top = outputs.iter().copied().fold(-T::MAX, T::maximum);
+    (top, outputs.iter().fold(T::ZERO, |sum, &f| sum + (f - top).exp()))
+}
+
+/// A number in `[0, 1)`: the upper 24 bits, exact in every float.
+fn uniform<T: Scalar>(bits: u32) -> T {
+    T::from_f64(f64::from(bits >> 8) / 16_777_216.0)
+}
+
+/// The class in whose share of `[0, 1)` the number falls.
+fn draw_class<T: Scalar>(probabilities: &[T], mut number: T) -> usize {
+    for (class, &p) in probabilities.iter().enumerate() {
+        if number < p {
+            return class;
+        }
+        number -= p;
+    }
+    // Only rounding leads here.
+    probabilities.len().saturating_sub(1)
+}
+
+/// Two independent standard normal numbers (Box and Muller 1958).
+fn normal_pair<T: Scalar>([first, second]: [u32; 2]) -> [T; 2] {
+    // 1 - u lies in (0, 1], so the logarithm is finite.
+    let radius = (T::from_f64(-2.0) * (T::ONE - uniform::<T>(first)).ln()).sqrt();
+    let angle = T::from_f64(core::f64::consts::TAU) * uniform::<T>(second);
+    [radius * angle.cos(), radius * angle.sin()]
+}
+
+fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {
+    if outputs.len() == other.len() {
+        return Ok(());
+    }
+    Err(LossError::Shape(ShapeError { expected: [outputs.len(), 1], found: [other.len(), 1] }))
+}
+
+/// A target or a buffer that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LossError {
+    /// The loss wants another kind of target.
+    WrongTarget,
+    /// The class is none of the outputs.
+    NoSuchClass {
+        /// The class.
+        class: usize,
+        /// Number of outputs.
+        outputs: usize,
+    },
+    /// A slice has another length than the outputs.
+    Shape(ShapeError),
+}
+
+impl fmt::Display for LossError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongTarget => f.write_str("softmax takes a class as target, the other losses take values"),
+            Self::NoSuchClass { class, outputs } => {
+                write!(f, "class {class} is none of the {outputs} outputs")
+            }
+            Self::Shape(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for LossError {}

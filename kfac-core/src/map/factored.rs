@@ -1,0 +1,143 @@
+use super::{
+    Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+};
+use crate::damping::split::{Split, Trace, split_damping};
+use crate::memory::{LayerState, Layout, SideState};
+use crate::shape::Side;
+use kfac_linalg::product::{Accumulate, gemm};
+use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky};
+
+/// `U = (G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹`: two inverses of positive definite matrices, damping split by `π`.
+///
+/// The cheapest map to refresh and to apply. Its damping is that of the last refresh. See
+/// [`split_damping`] for `π` and its corner cases.
+///
+/// # Source
+/// Martens and Grosse 2015, sections 4.2 and 6.3, arXiv:1503.05671.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Factored;
+
+impl<T: Scalar> Map<T> for Factored {
+    const NAME: &'static str = "factored";
+    /// The statistics and the damped inverse, both packed.
+    const LAYOUT: Layout = Layout { packed: 2, square: 0, diagonal: 0, per_weight: 0 };
+    const UNIT: RefreshUnit = RefreshUnit::Layer;
+    const DAMPING: DampingInForce = DampingInForce::LastRefresh;
+    /// Both damped factors side by side: they are committed together or not at all.
+    const REFRESH: Workspace = Workspace {
+        both_squares: 1,
+        largest_squares: 0,
+        vectors: 0,
+        per_weight: 0,
+        routine: Routine::Inverse,
+    };
+    /// One inverse unpacked at a time, and `G⁻¹V`.
+    const APPLY: Workspace = Workspace {
+        both_squares: 0,
+        largest_squares: 1,
+        vectors: 0,
+        per_weight: 1,
+        routine: Routine::Products,
+    };
+
+    fn cost(&self) -> Cost {
+        Cost { unit: RefreshUnit::Layer, cubic: 1 }
+    }
+
+    fn refresh<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        side: Side,
+        lambda: T,
+        mut scratch: &mut [T],
+    ) -> Result<Refreshed, MapError> {
+        let (n, m) = (layer.input.size, layer.output.size);
+        let a = Trace { trace: layer.input.trace()?, size: n };
+        let g = Trace { trace: layer.output.trace()?, size: m };
+        let split = split_damping(a, g, lambda)?;
+        let (a_hat, g_hat) = (take(&mut scratch, n * n)?, take(&mut scratch, m * m)?);
+        let zero_trace = match split {
+            Split::Shift { input, output } => {
+                write_damped(&layer.input, input, a_hat)?;
+                write_damped(&layer.output, output, g_hat)?;
+                false
+            }
+            Split::Replace { gamma } => {
+                write_multiple_of_identity(n, gamma, a_hat);
+                write_multiple_of_identity(m, gamma, g_hat);
+                true
+            }
+        };
+        invert(kernel, Side::Input, n, a_hat, scratch)?;
+        invert(kernel, Side::Output, m, g_hat, scratch)?;
+        // Both inverses stand: only now is the layer touched.
+        PackedMut::new(layer.input.packed, n)?.pack(MatRef::row_major(a_hat, n, n)?)?;
+        PackedMut::new(layer.output.packed, m)?.pack(MatRef::row_major(g_hat, m, m)?)?;
+        let flops = Map::<T>::cost(self).flops(layer.shape, side);
+        Ok(Refreshed { flops, sweeps: 0, zero_trace })
+    }
+
+    fn apply<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        _lambda: T,
+        v: &mut [T],
+        mut scratch: &mut [T],
+    ) -> Result<(), MapError> {
+        let (n, m) = (layer.input.size, layer.output.size);
+        let largest = layer.shape.largest_side();
+        let (square, left) = (take(&mut scratch, largest * largest)?, take(&mut scratch, m * n)?);
+        let replace = Accumulate::Replace(T::ONE);
+
+        let g_inverse = unpack(layer.output.packed, m, square)?;
+        let into = MatMut::row_major(left, m, n)?;
+        gemm(kernel, into, replace, g_inverse, MatRef::row_major(v, m, n)?, scratch)?;
+        let a_inverse = unpack(layer.input.packed, n, square)?;
+        let into = MatMut::row_major(v, m, n)?;
+        Ok(gemm(kernel, into, replace, MatRef::row_major(left, m, n)?, a_inverse, scratch)?)
+    }
+}
+
+impl<T: Scalar> FactorMap<T> for Factored {}
+
+/// The factor with `shift` added to its diagonal.
+fn write_damped<T: Scalar>(side: &SideState<'_, T>, shift: T, out: &mut [T]) -> Result<(), ShapeError> {
+    side.write_factor(out)?;
+    for value in out.iter_mut().step_by(side.size + 1) {
+        *value += shift;
+    }
+    Ok(())
+}
+
+fn write_multiple_of_identity<T: Scalar>(size: usize, multiple: T, out: &mut [T]) {
+    out.fill(T::ZERO);
+    for value in out.iter_mut().step_by(size + 1) {
+        *value = multiple;
+    }
+}
+
+fn invert<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    side: Side,
+    size: usize,
+    square: &mut [T],
+    scratch: &mut [T],
+) -> Result<(), MapError> {
+    cholesky::inverse(kernel, MatMut::row_major(square, size, size)?, scratch)
+        .map_err(|error| MapError::Inverse { side, error })?;
+    if square.iter().any(|value| !value.is_finite()) {
+        return Err(MapError::NotFinite { side });
+    }
+    Ok(())
+}
+
+fn unpack<'a, T: Scalar>(
+    packed: &[T],
+    size: usize,
+    square: &'a mut [T],
+) -> Result<MatRef<'a, T>, ShapeError> {
+    PackedRef::new(packed, size)?.unpack(MatMut::row_major(square, size, size)?)?;
+    MatRef::row_major(square, size, size)
+}

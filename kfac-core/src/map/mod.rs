@@ -1,0 +1,280 @@
+//! Maps: what turns a gradient `V` into a preconditioned gradient `U`.
+//!
+//! A map is a type, so a program links the one that it names. The maps differ, none is a hidden default of another:
+//!
+//! | map | U |
+//! |---|---|
+//! | [`Factored`] | `(G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹` |
+//! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
+
+mod eigenbasis;
+mod factored;
+
+pub use eigenbasis::Eigenbasis;
+pub use factored::Factored;
+
+use crate::damping::split::DampingError;
+use crate::evidence::Inputs;
+use crate::memory::{LayerState, Layout};
+use crate::shape::{LayerShape, Side};
+use crate::statistics::factor::Evidence;
+use core::fmt;
+use kfac_linalg::cholesky::CholeskyError;
+use kfac_linalg::eigh::EighError;
+use kfac_linalg::product::ProductError;
+use kfac_linalg::{Kernel, Scalar, ScratchError, ShapeError};
+
+/// Turns a gradient into a preconditioned gradient, from what it keeps per layer.
+pub trait Map<T: Scalar>: Copy {
+    /// Name in saved states and reports.
+    const NAME: &'static str;
+    /// Arrays kept per layer.
+    const LAYOUT: Layout;
+    /// What one refresh works on.
+    const UNIT: RefreshUnit;
+    /// Scratch of [`Map::refresh`].
+    const REFRESH: Workspace;
+    /// Scratch of [`Map::apply`].
+    const APPLY: Workspace;
+
+    /// Most flops that one refresh can take, for the schedule.
+    fn cost(&self) -> Cost;
+
+    /// Recomputes from the statistics what `apply` reads: for the whole layer, or for `side` alone, as
+    /// [`Map::UNIT`] says. On failure the layer is left as it was.
+    ///
+    /// # Errors
+    /// A [`MapError`] that carries the number.
+    fn refresh<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        side: Side,
+        lambda: T,
+        scratch: &mut [T],
+    ) -> Result<Refreshed, MapError>;
+
+    /// `V` to `U` in place; `v`: `m n` numbers, row-major. `lambda` is the current damping; a map that has it baked
+    /// into its inverse uses that of the last refresh instead, as [`Map::DAMPING`] says.
+    ///
+    /// # Errors
+    /// A [`MapError`] only for shapes and scratch.
+    fn apply<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        v: &mut [T],
+        scratch: &mut [T],
+    ) -> Result<(), MapError>;
+
+    /// Which damping `apply` uses.
+    const DAMPING: DampingInForce;
+}
+
+/// A map that is fed layer inputs and output gradients.
+pub trait FactorMap<T: Scalar>: Map<T> {
+    /// Adds `scale` times the moments of checked evidence to the layer's sums.
+    ///
+    /// # Errors
+    /// A [`ProductError`] when the scratch is too short.
+    fn accumulate<K: Kernel<T>, I: Inputs<T>>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        evidence: &Evidence<'_, T, I>,
+        scale: T,
+        scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        evidence.add_inputs(kernel, layer.input.sum_mut()?, scale, scratch)?;
+        evidence.add_gradients(kernel, layer.output.sum_mut()?, scale, scratch)
+    }
+}
+
+/// Which damping a map applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DampingInForce {
+    /// That of the last refresh, which is part of the inverse.
+    LastRefresh,
+    /// The current one.
+    Current,
+}
+
+/// What one refresh works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshUnit {
+    /// Both sides of a layer together (they share `π` and `λ`).
+    Layer,
+    /// One side of a layer.
+    Side,
+}
+
+impl RefreshUnit {
+    /// The sides at which a layer has something due.
+    pub const fn sides(self) -> &'static [Side] {
+        match self {
+            Self::Layer => &[Side::Input],
+            Self::Side => &Side::BOTH,
+        }
+    }
+
+    /// The sides that a refresh at `side` renews.
+    pub(crate) fn renews(self, side: Side) -> &'static [Side] {
+        match (self, side) {
+            (Self::Layer, _) => &Side::BOTH,
+            (Self::Side, Side::Input) => &[Side::Input],
+            (Self::Side, Side::Output) => &[Side::Output],
+        }
+    }
+}
+
+/// Scratch of one operation on an `m x n` layer, as counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// Times `m² + n²`.
+    pub both_squares: usize,
+    /// Times `max(m, n)²`.
+    pub largest_squares: usize,
+    /// Times `m + n`.
+    pub vectors: usize,
+    /// Times `m n`.
+    pub per_weight: usize,
+    /// The routine whose scratch comes on top.
+    pub routine: Routine,
+}
+
+/// Routines of `kfac-linalg` that need scratch of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routine {
+    /// Matrix products.
+    Products,
+    /// The inverse of a positive definite matrix.
+    Inverse,
+    /// The Jacobi eigenvalue method.
+    Jacobi,
+}
+
+/// Flops of one refresh unit as a multiple of `n³` per side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// What one unit works on.
+    pub unit: RefreshUnit,
+    /// Flops per `size³`.
+    pub cubic: u64,
+}
+
+impl Cost {
+    /// Flops of the unit of `shape` at `side`.
+    pub const fn flops(self, shape: LayerShape, side: Side) -> u64 {
+        match self.unit {
+            RefreshUnit::Layer => self.cubic * (cube(shape.inputs()) + cube(shape.outputs())),
+            RefreshUnit::Side => self.cubic * cube(shape.side(side)),
+        }
+    }
+}
+
+const fn cube(size: usize) -> u64 {
+    let size = size as u64;
+    size * size * size
+}
+
+/// What a refresh did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Floating-point operations, leading order.
+    pub flops: u64,
+    /// Sweeps of the eigenvalue method.
+    pub sweeps: u8,
+    /// Did a factor vanish, so that `√λ I` took its place?
+    pub zero_trace: bool,
+}
+
+/// A refresh or an apply that could not be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum MapError {
+    /// A damped factor could not be inverted.
+    Inverse {
+        /// Which factor.
+        side: Side,
+        /// The pivot and its value.
+        error: CholeskyError,
+    },
+    /// A factor's eigenbasis could not be computed.
+    Eigh {
+        /// Which factor.
+        side: Side,
+        /// What stopped it.
+        error: EighError,
+    },
+    /// The damping could not be split.
+    Damping(DampingError),
+    /// Finite factors gave an inverse that is not.
+    NotFinite {
+        /// Which factor.
+        side: Side,
+    },
+    /// Scratch too short.
+    Scratch(ScratchError),
+    /// Shapes that do not fit: a defect of the map, reported instead of a panic.
+    Internal(ShapeError),
+}
+
+impl From<ShapeError> for MapError {
+    fn from(error: ShapeError) -> Self {
+        Self::Internal(error)
+    }
+}
+
+impl From<ScratchError> for MapError {
+    fn from(error: ScratchError) -> Self {
+        Self::Scratch(error)
+    }
+}
+
+impl From<DampingError> for MapError {
+    fn from(error: DampingError) -> Self {
+        Self::Damping(error)
+    }
+}
+
+impl From<ProductError> for MapError {
+    fn from(error: ProductError) -> Self {
+        match error {
+            ProductError::Shape(error) => Self::Internal(error),
+            ProductError::Scratch(error) => Self::Scratch(error),
+            _ => Self::Internal(ShapeError { expected: [0; 2], found: [0; 2] }),
+        }
+    }
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inverse { side, error } => write!(f, "the {} cannot be inverted: {error}", factor(*side)),
+            Self::Eigh { side, error } => write!(f, "no eigenbasis of the {}: {error}", factor(*side)),
+            Self::Damping(error) => error.fmt(f),
+            Self::NotFinite { side } => write!(f, "the inverse of the {} is not finite", factor(*side)),
+            Self::Scratch(error) => error.fmt(f),
+            Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
+        }
+    }
+}
+
+fn factor(side: Side) -> &'static str {
+    match side {
+        Side::Input => "input factor",
+        Side::Output => "gradient factor",
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// Cuts `len` numbers off the front of the scratch.
+pub(crate) fn take<'a, T>(scratch: &mut &'a mut [T], len: usize) -> Result<&'a mut [T], ScratchError> {
+    let found = scratch.len();
+    let (head, tail) =
+        core::mem::take(scratch).split_at_mut_checked(len).ok_or(ScratchError { needed: len, found })?;
+    *scratch = tail;
+    Ok(head)
+}

@@ -1,0 +1,314 @@
+//! Where a network's numbers live: one slice, laid out by one table.
+//!
+//! [`Layout`] counts the arrays that a map keeps for each side of a layer. The sizes, the views that the maps
+//! work on, and the saved state all read this table, so they cannot disagree. All lengths are `const fn` of the
+//! shapes: a `static` can hold the state of a network.
+
+use crate::map::{Map, Routine, Workspace};
+use crate::shape::{LayerShape, Side};
+use core::fmt;
+use kfac_linalg::{Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product};
+
+/// What a map keeps per layer, as counts of each kind of array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Symmetric matrices per side, packed: `m(m+1)/2` and `n(n+1)/2` numbers. The first holds the statistics.
+    pub packed: usize,
+    /// Full square matrices per side: `m²` and `n²`.
+    pub square: usize,
+    /// Vectors per side: `m` and `n`.
+    pub diagonal: usize,
+    /// Matrices of the shape of the weights: `m n`.
+    pub per_weight: usize,
+}
+
+impl Layout {
+    /// Numbers kept for one side of size `size`.
+    pub const fn side_len(self, size: usize) -> usize {
+        self.packed * packed_len(size) + self.square * size * size + self.diagonal * size
+    }
+
+    /// Numbers kept for one layer.
+    pub const fn layer_len(self, shape: LayerShape) -> usize {
+        self.side_len(shape.inputs()) + self.side_len(shape.outputs()) + self.per_weight * shape.weights()
+    }
+}
+
+/// Numbers that [`Preconditioner`](crate::Preconditioner) keeps for a network under a map's [`Layout`].
+pub const fn state_len(net: &[LayerShape], layout: Layout) -> usize {
+    let mut total = 0;
+    let mut layer = 0;
+    while layer < net.len() {
+        total += layout.layer_len(net[layer]);
+        layer += 1;
+    }
+    total
+}
+
+/// Scratch, in elements, that every verb of [`Preconditioner`](crate::Preconditioner) can do with for this network,
+/// kernel and map. Between calls the scratch holds nothing: overlay it with the activations.
+pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape]) -> usize {
+    let mut most = 0;
+    let mut layer = 0;
+    while layer < net.len() {
+        let shape = net[layer];
+        most = max(most, observe_scratch_len::<T, K>(shape));
+        most = max(most, workspace_len::<T, K>(M::REFRESH, shape));
+        most = max(most, apply_scratch_len::<T, K, M>(shape));
+        layer += 1;
+    }
+    most
+}
+
+/// One panel of rows, and what adding its second moment takes.
+pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
+    let side = shape.largest_side();
+    K::PANEL_ROWS * side + product::syrk_scratch_len::<T, K>(side, K::PANEL_ROWS)
+}
+
+/// The matrix that is preconditioned, one row to compare it with, and what the map takes.
+pub(crate) const fn apply_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
+    shape.weights() + shape.inputs() + workspace_len::<T, K>(M::APPLY, shape)
+}
+
+const fn workspace_len<T: Scalar, K: Kernel<T>>(workspace: Workspace, shape: LayerShape) -> usize {
+    let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
+    let routine = match workspace.routine {
+        Routine::Products => product::gemm_scratch_len::<T, K>(largest, largest, largest),
+        Routine::Inverse => cholesky::inverse_scratch_len::<T, K>(largest),
+        Routine::Jacobi => eigh::jacobi::scratch_len::<T, K>(largest),
+    };
+    workspace.both_squares * (m * m + n * n)
+        + workspace.largest_squares * largest * largest
+        + workspace.vectors * (m + n)
+        + workspace.per_weight * m * n
+        + routine
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// Bookkeeping of one layer: how much evidence its statistics hold, and the age of what was computed from them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerSlot {
+    /// Statistics updates that this layer has taken, `k` of the ramp.
+    pub(crate) updates: u32,
+    /// Weight of the sums: factor = sum / weight, for the input and the output side.
+    pub(crate) weights: [f64; 2],
+    /// Has the running observation already decayed this layer's sums?
+    pub(crate) open: bool,
+    /// Step (counted from 1) of the last successful refresh of each side; 0 = never.
+    pub(crate) refreshed: [u64; 2],
+    /// Damping at the last successful refresh.
+    pub(crate) refreshed_damping: f64,
+    /// Failed refreshes in a row.
+    pub(crate) failures: u8,
+    /// Step of the refresh period at which each side is due.
+    pub(crate) due: [u32; 2],
+}
+
+impl LayerSlot {
+    /// A layer that has seen nothing.
+    pub const EMPTY: Self = Self {
+        updates: 0,
+        weights: [0.0; 2],
+        open: false,
+        refreshed: [0; 2],
+        refreshed_damping: 0.0,
+        failures: 0,
+        due: [0; 2],
+    };
+
+    /// Has every side been refreshed at least once?
+    pub(crate) fn is_ready(&self) -> bool {
+        self.refreshed.iter().all(|&step| step > 0)
+    }
+}
+
+/// Borrowed storage of a preconditioner.
+pub struct Storage<'s, T> {
+    /// At least [`state_len`] numbers.
+    pub numbers: &'s mut [T],
+    /// At least one slot per layer.
+    pub slots: &'s mut [LayerSlot],
+}
+
+/// Storage as arrays, for a `static` or the stack.
+pub struct Memory<T, const NUMBERS: usize, const LAYERS: usize> {
+    numbers: [T; NUMBERS],
+    slots: [LayerSlot; LAYERS],
+}
+
+impl<T: Scalar, const NUMBERS: usize, const LAYERS: usize> Memory<T, NUMBERS, LAYERS> {
+    /// Zeros, which live in `.bss`.
+    #[allow(clippy::new_without_default)] // `new` is const, `default` could not be
+    pub const fn new() -> Self {
+        Self { numbers: [T::ZERO; NUMBERS], slots: [LayerSlot::EMPTY; LAYERS] }
+    }
+
+    /// Lends the arrays to a preconditioner.
+    pub fn borrow(&mut self) -> Storage<'_, T> {
+        Storage { numbers: &mut self.numbers, slots: &mut self.slots }
+    }
+}
+
+#[cfg(feature = "alloc")]
+mod boxed {
+    use super::{LayerSlot, Storage, scratch_len, state_len};
+    use crate::map::Map;
+    use crate::shape::LayerShape;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use kfac_linalg::{Kernel, Scalar};
+
+    /// Storage on the heap, for networks whose shape is known at run time.
+    pub struct HeapMemory<T> {
+        numbers: Vec<T>,
+        slots: Vec<LayerSlot>,
+    }
+
+    impl<T: Scalar> HeapMemory<T> {
+        /// Storage and scratch for `net` under kernel `K` and map `M`.
+        pub fn for_network<K: Kernel<T>, M: Map<T>>(net: &[LayerShape]) -> (Self, Vec<T>) {
+            let numbers = vec![T::ZERO; state_len(net, M::LAYOUT)];
+            let slots = vec![LayerSlot::EMPTY; net.len()];
+            (Self { numbers, slots }, vec![T::ZERO; scratch_len::<T, K, M>(net)])
+        }
+
+        /// Lends the storage to a preconditioner.
+        pub fn borrow(&mut self) -> Storage<'_, T> {
+            Storage { numbers: &mut self.numbers, slots: &mut self.slots }
+        }
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub use boxed::HeapMemory;
+
+/// Storage that does not fit the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Fewer numbers than [`state_len`] asks for.
+    Numbers {
+        /// What the network takes.
+        needed: usize,
+        /// What was lent.
+        found: usize,
+    },
+    /// Fewer slots than layers.
+    Slots {
+        /// Layers of the network.
+        needed: usize,
+        /// What was lent.
+        found: usize,
+    },
+    /// A layer has no inputs or no outputs.
+    EmptyLayer {
+        /// Its index.
+        layer: usize,
+    },
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numbers { needed, found } => {
+                write!(f, "the network needs storage for {needed} numbers, {found} were lent")
+            }
+            Self::Slots { needed, found } => {
+                write!(f, "the network has {needed} layers, {found} slots were lent")
+            }
+            Self::EmptyLayer { layer } => write!(f, "layer {layer} has no inputs or no outputs"),
+        }
+    }
+}
+
+impl core::error::Error for StorageError {}
+
+/// The arrays of one layer, as a map sees them.
+pub struct LayerState<'s, T> {
+    /// Shape of the weight block.
+    pub shape: LayerShape,
+    /// Arrays of the input factor `A`.
+    pub input: SideState<'s, T>,
+    /// Arrays of the gradient factor `G`.
+    pub output: SideState<'s, T>,
+    /// `Layout::per_weight` matrices of `m n` numbers.
+    pub per_weight: &'s mut [T],
+}
+
+impl<'s, T: Scalar> LayerState<'s, T> {
+    /// Cuts one layer's numbers, laid out by `layout`, into its arrays.
+    pub(crate) fn new(shape: LayerShape, layout: Layout, slot: &LayerSlot, numbers: &'s mut [T]) -> Self {
+        let (input, rest) = numbers.split_at_mut(layout.side_len(shape.inputs()));
+        let (output, per_weight) = rest.split_at_mut(layout.side_len(shape.outputs()));
+        let [input_weight, output_weight] = slot.weights;
+        Self {
+            shape,
+            input: SideState::new(shape.inputs(), layout, input_weight, input),
+            output: SideState::new(shape.outputs(), layout, output_weight, output),
+            per_weight,
+        }
+    }
+
+    /// The arrays of `side`.
+    pub fn side(&mut self, side: Side) -> &mut SideState<'s, T> {
+        match side {
+            Side::Input => &mut self.input,
+            Side::Output => &mut self.output,
+        }
+    }
+}
+
+/// The arrays of one side of a layer.
+pub struct SideState<'s, T> {
+    /// `n` on the input side, `m` on the output side.
+    pub size: usize,
+    /// Weight of the statistics' sum.
+    pub weight: f64,
+    /// The first packed matrix: the weighted sum of the statistics.
+    pub sum: &'s mut [T],
+    /// The other packed matrices.
+    pub packed: &'s mut [T],
+    /// `Layout::square` matrices.
+    pub square: &'s mut [T],
+    /// `Layout::diagonal` vectors.
+    pub diagonal: &'s mut [T],
+}
+
+impl<'s, T: Scalar> SideState<'s, T> {
+    fn new(size: usize, layout: Layout, weight: f64, numbers: &'s mut [T]) -> Self {
+        let (packed, rest) = numbers.split_at_mut(layout.packed * packed_len(size));
+        let (sum, packed) = packed.split_at_mut(packed_len(size).min(packed.len()));
+        let (square, diagonal) = rest.split_at_mut(layout.square * size * size);
+        Self { size, weight, sum, packed, square, diagonal }
+    }
+
+    /// The factor's trace.
+    pub fn trace(&self) -> Result<T, ShapeError> {
+        Ok(PackedRef::new(self.sum, self.size)?.trace() * self.normaliser())
+    }
+
+    /// `1 / weight`: the factor is the sum times this.
+    pub fn normaliser(&self) -> T {
+        T::from_f64(1.0 / self.weight)
+    }
+
+    /// The statistics' sum, to be added to.
+    pub fn sum_mut(&mut self) -> Result<PackedMut<'_, T>, ShapeError> {
+        PackedMut::new(self.sum, self.size)
+    }
+
+    /// Writes the factor, `sum / weight`, to a full square in both triangles.
+    pub fn write_factor(&self, out: &mut [T]) -> Result<(), ShapeError> {
+        let normaliser = self.normaliser();
+        let mut square = kfac_linalg::MatMut::row_major(out, self.size, self.size)?;
+        PackedRef::new(self.sum, self.size)?.unpack(square.reborrow())?;
+        for value in &mut out[..self.size * self.size] {
+            *value *= normaliser;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,513 @@
+//! The algorithm on one page: observe, refresh, precondition.
+
+use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
+use crate::evidence::{Inputs, OutputGradients};
+use crate::gradient::LayerGradient;
+use crate::map::{FactorMap, Map, MapError};
+use crate::memory::{
+    LayerSlot, LayerState, Storage, StorageError, apply_scratch_len, observe_scratch_len, scratch_len,
+    state_len,
+};
+use crate::report::{LayerReport, Preconditioned, RefreshReport};
+use crate::schedule::Schedule;
+use crate::shape::{LayerShape, Side};
+use crate::statistics::average::ramp;
+use crate::statistics::factor::{Evidence, SquareSum};
+use kfac_linalg::product::dot;
+use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError};
+
+/// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
+///
+/// A step is: [`observe`](Self::observe) when [`wants_statistics`](Self::wants_statistics), then
+/// [`refresh`](Self::refresh), then [`precondition`](Self::precondition). The state is a value in borrowed storage;
+/// weights and gradients stay with the caller. Every error leaves the state as if the call had not been made.
+pub struct Preconditioner<'s, T, M, K> {
+    pub(crate) net: &'s [LayerShape],
+    pub(crate) numbers: &'s mut [T],
+    pub(crate) slots: &'s mut [LayerSlot],
+    pub(crate) map: M,
+    pub(crate) kernel: K,
+    pub(crate) schedule: Schedule,
+    pub(crate) decay: T,
+    pub(crate) damping: T,
+    pub(crate) l2: T,
+    /// Steps begun: calls of `refresh`.
+    pub(crate) step: u64,
+}
+
+impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
+    /// A preconditioner that has seen nothing: damping 0.1, decay 0.95, statistics and inverses every step.
+    ///
+    /// # Errors
+    /// [`StorageError`] where the storage is too small or a layer is empty.
+    pub fn new(
+        net: &'s [LayerShape],
+        map: M,
+        kernel: K,
+        storage: Storage<'s, T>,
+    ) -> Result<Self, StorageError> {
+        if let Some(layer) = net.iter().position(|shape| shape.weights() == 0) {
+            return Err(StorageError::EmptyLayer { layer });
+        }
+        let (needed, found) = (state_len(net, M::LAYOUT), storage.numbers.len());
+        let numbers = storage.numbers.get_mut(..needed).ok_or(StorageError::Numbers { needed, found })?;
+        let (needed, found) = (net.len(), storage.slots.len());
+        let slots = storage.slots.get_mut(..needed).ok_or(StorageError::Slots { needed, found })?;
+        numbers.fill(T::ZERO);
+        slots.fill(LayerSlot::EMPTY);
+        let schedule = Schedule::EVERY_STEP;
+        schedule.deal(net, map.cost(), slots);
+        let (decay, damping) = (T::from_f64(0.95), T::from_f64(0.1));
+        Ok(Self { net, numbers, slots, map, kernel, schedule, decay, damping, l2: T::ZERO, step: 0 })
+    }
+
+    /// Sets the periods of statistics and refreshes.
+    ///
+    /// # Errors
+    /// [`SettingError`] where a period is 0.
+    pub fn with_schedule(mut self, schedule: Schedule) -> Result<Self, SettingError> {
+        for (setting, period) in
+            [("statistics_every", schedule.statistics_every), ("refresh_every", schedule.refresh_every)]
+        {
+            SettingError::unless(period > 0, setting, T::from_usize(period as usize))?;
+        }
+        schedule.deal(self.net, self.map.cost(), self.slots);
+        self.schedule = schedule;
+        Ok(self)
+    }
+
+    /// Sets the decay of the statistics' moving average.
+    ///
+    /// # Errors
+    /// [`SettingError`] unless it lies in `[0, 1)`.
+    pub fn with_decay(mut self, decay: T) -> Result<Self, SettingError> {
+        SettingError::unless(decay >= T::ZERO && decay < T::ONE, "decay", decay)?;
+        self.decay = decay;
+        Ok(self)
+    }
+
+    /// Sets `η`, the l2 weight decay that is part of the loss: `λ + η` takes the place of `λ` everywhere. The
+    /// gradients must already contain `ηθ`.
+    ///
+    /// # Errors
+    /// [`SettingError`] unless it is finite and not negative.
+    pub fn with_l2(mut self, l2: T) -> Result<Self, SettingError> {
+        SettingError::unless(l2 >= T::ZERO && l2.is_finite(), "l2", l2)?;
+        self.l2 = l2;
+        Ok(self)
+    }
+
+    /// Sets the damping `λ`, in units of an eigenvalue of `A (x) G`. `Factored` takes it up at its next refresh,
+    /// `Eigenbasis` at once.
+    ///
+    /// # Errors
+    /// [`SettingError`] unless it is finite and positive.
+    pub fn set_damping(&mut self, lambda: T) -> Result<(), SettingError> {
+        SettingError::unless(lambda > T::ZERO && lambda.is_finite(), "damping", lambda)?;
+        self.damping = lambda;
+        Ok(())
+    }
+
+    /// The damping `λ`, without `η`.
+    pub fn damping(&self) -> T {
+        self.damping
+    }
+
+    /// The l2 weight decay `η`.
+    pub fn l2(&self) -> T {
+        self.l2
+    }
+
+    /// The network's shapes.
+    pub fn net(&self) -> &'s [LayerShape] {
+        self.net
+    }
+
+    /// Is a statistics update due at this step?
+    pub fn wants_statistics(&self) -> bool {
+        self.step.is_multiple_of(u64::from(self.schedule.statistics_every))
+    }
+
+    /// Has every layer an inverse?
+    pub fn is_ready(&self) -> bool {
+        self.slots.iter().all(LayerSlot::is_ready)
+    }
+
+    /// The factor `A` or `G` of a layer as it stands: its weighted sum and the weight (`factor = sum / weight`), or
+    /// `None` where the layer does not exist or has no statistics.
+    pub fn factor(&self, layer: usize, side: Side) -> Option<(PackedRef<'_, T>, f64)> {
+        let &shape = self.net.get(layer)?;
+        let weight = self.slots[layer].weights[side.index()];
+        let start = state_len(&self.net[..layer], M::LAYOUT)
+            + if side == Side::Output { M::LAYOUT.side_len(shape.inputs()) } else { 0 };
+        let sum = PackedRef::new(&self.numbers[start..], shape.side(side)).ok()?;
+        (weight > 0.0).then_some((sum, weight))
+    }
+
+    /// Age, failures and damping of a layer.
+    pub fn layer_report(&self, layer: usize) -> Option<LayerReport> {
+        let slot = self.slots.get(layer)?;
+        let damping_in_force = match M::DAMPING {
+            crate::map::DampingInForce::Current => (self.damping + self.l2).to_f64(),
+            crate::map::DampingInForce::LastRefresh => slot.refreshed_damping,
+        };
+        let oldest = slot.refreshed[0].min(slot.refreshed[1]);
+        Some(LayerReport {
+            updates: slot.updates,
+            age: slot.is_ready().then(|| self.step - oldest),
+            failures: slot.failures,
+            damping_in_force,
+        })
+    }
+
+    /// Renews this step's share of the inverses, and moves on to the next step.
+    ///
+    /// A layer without statistics is left alone. A unit that fails keeps its last good inverse, and the failure is
+    /// counted; one success of the layer resets the count.
+    ///
+    /// # Errors
+    /// [`LayerErrorKind::ThirdFailure`] where a layer failed for the third time in a row (the other units of this
+    /// step are renewed all the same); [`LayerErrorKind::Scratch`] before anything is touched.
+    pub fn refresh(&mut self, scratch: &mut [T]) -> Result<RefreshReport, LayerError> {
+        let place = (self.step % u64::from(self.schedule.refresh_every)) as u32;
+        self.refresh_where(|due| due == place, scratch)
+    }
+
+    /// Renews every inverse now, which no bound on the cost of a step holds for: the explicit cold start. Counts as
+    /// this step's refresh.
+    ///
+    /// # Errors
+    /// As for [`refresh`](Self::refresh).
+    pub fn refresh_all(&mut self, scratch: &mut [T]) -> Result<RefreshReport, LayerError> {
+        self.refresh_where(|_| true, scratch)
+    }
+
+    fn refresh_where(
+        &mut self,
+        is_due: impl Fn(u32) -> bool,
+        scratch: &mut [T],
+    ) -> Result<RefreshReport, LayerError> {
+        self.expect_scratch(0, scratch_len::<T, K, M>(self.net), scratch)?;
+        self.step += 1;
+        let lambda = self.damping + self.l2;
+        let mut report = RefreshReport::default();
+        let mut third_failure = None;
+        for layer in 0..self.net.len() {
+            for &side in M::UNIT.sides() {
+                if !is_due(self.slots[layer].due[side.index()]) {
+                    continue;
+                }
+                if self.slots[layer].updates == 0 {
+                    report.without_statistics += 1;
+                    continue;
+                }
+                let (map, kernel) = (self.map, self.kernel);
+                let outcome = map.refresh(kernel, &mut self.layer_state(layer), side, lambda, scratch);
+                let slot = &mut self.slots[layer];
+                match outcome {
+                    Ok(refreshed) => {
+                        for renewed in M::UNIT.renews(side) {
+                            slot.refreshed[renewed.index()] = self.step;
+                        }
+                        slot.refreshed_damping = lambda.to_f64();
+                        slot.failures = 0;
+                        report.units += 1;
+                        report.zero_traces += u32::from(refreshed.zero_trace);
+                        report.sweeps = report.sweeps.max(refreshed.sweeps);
+                        report.flops += refreshed.flops;
+                    }
+                    Err(error) => {
+                        slot.failures = slot.failures.saturating_add(1);
+                        report.failures += 1;
+                        if slot.failures >= 3 {
+                            third_failure.get_or_insert(LayerErrorKind::ThirdFailure(error).at(layer));
+                        }
+                    }
+                }
+            }
+        }
+        third_failure.map_or(Ok(report), Err)
+    }
+
+    /// Turns every `V` into `U` in place.
+    ///
+    /// All gradients are checked before any is touched. Layers that are absent are simply unused in this step.
+    ///
+    /// # Errors
+    /// A [`LayerError`] for a wrong shape, a number that is not finite, a layer that has no inverse yet. Where `U`
+    /// itself overflows, the layers before it in `gradients` already hold their `U`.
+    pub fn precondition(
+        &mut self,
+        gradients: &mut [LayerGradient<'_, T>],
+        scratch: &mut [T],
+    ) -> Result<Preconditioned<T>, LayerError> {
+        let mut total = Preconditioned { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
+        for gradient in &*gradients {
+            let layer = gradient.layer();
+            total.gradient_squares +=
+                self.check_gradient(gradient, scratch).map_err(|kind| kind.at(layer))?;
+            total.stale_layers += usize::from(self.slots[layer].failures > 0);
+        }
+        for gradient in gradients {
+            let layer = gradient.layer();
+            total.inner += self.precondition_layer(gradient, scratch).map_err(|kind| kind.at(layer))?;
+        }
+        Ok(total)
+    }
+
+    /// Returns `Σ V·V` of a gradient that can be preconditioned.
+    fn check_gradient(
+        &self,
+        gradient: &LayerGradient<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<T, LayerErrorKind> {
+        let layer = gradient.layer();
+        let &shape = self.net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: self.net.len() })?;
+        gradient.expect_shape(shape)?;
+        self.expect_scratch(layer, apply_scratch_len::<T, K, M>(shape), scratch)
+            .map_err(|error| error.kind)?;
+        if !self.slots[layer].is_ready() {
+            return Err(LayerErrorKind::NotReady);
+        }
+        let row = &mut scratch[..shape.inputs()];
+        let mut squares = SquareSum::new(Quantity::Gradient);
+        for index in 0..shape.outputs() {
+            gradient.read_row(index, row);
+            squares.add(index, row)?;
+        }
+        squares.finish()
+    }
+
+    /// Replaces one checked `V` by `U` and returns `U·V`.
+    fn precondition_layer(
+        &mut self,
+        gradient: &mut LayerGradient<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<T, LayerErrorKind> {
+        let layer = gradient.layer();
+        let shape = self.net[layer];
+        let (v, scratch) = scratch.split_at_mut(shape.weights());
+        let (row, scratch) = scratch.split_at_mut(shape.inputs());
+        for (index, out) in v.chunks_exact_mut(shape.inputs()).enumerate() {
+            gradient.read_row(index, out);
+        }
+        let (map, kernel, lambda) = (self.map, self.kernel, self.damping + self.l2);
+        map.apply(kernel, &self.layer_state(layer), lambda, v, scratch).map_err(|error| match error {
+            MapError::Scratch(error) => LayerErrorKind::Scratch(error),
+            MapError::Internal(error) => LayerErrorKind::Internal(error),
+            other => LayerErrorKind::ThirdFailure(other),
+        })?;
+        let u = v;
+        let mut squares = SquareSum::new(Quantity::Preconditioned);
+        for (index, u_row) in u.chunks_exact(shape.inputs()).enumerate() {
+            squares.add(index, u_row)?;
+        }
+        squares.finish()?;
+        let mut inner = T::ZERO;
+        for (index, u_row) in u.chunks_exact(shape.inputs()).enumerate() {
+            gradient.read_row(index, row);
+            inner += dot(u_row, row)?;
+            gradient.write_row(index, u_row);
+        }
+        Ok(inner)
+    }
+
+    /// The arrays of a layer that exists.
+    pub(crate) fn layer_state(&mut self, layer: usize) -> LayerState<'_, T> {
+        let start = state_len(&self.net[..layer], M::LAYOUT);
+        let shape = self.net[layer];
+        let numbers = &mut self.numbers[start..][..M::LAYOUT.layer_len(shape)];
+        LayerState::new(shape, M::LAYOUT, &self.slots[layer], numbers)
+    }
+
+    fn expect_scratch(&self, layer: usize, needed: usize, scratch: &[T]) -> Result<(), LayerError> {
+        if scratch.len() >= needed {
+            return Ok(());
+        }
+        Err(LayerErrorKind::Scratch(ScratchError { needed, found: scratch.len() }).at(layer))
+    }
+}
+
+impl<'s, T: Scalar, M: FactorMap<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
+    /// Begins one statistics update over `cases` cases, which may be added whole, in parts, or one by one.
+    ///
+    /// `cases` only sets how much the update weighs against the decayed past; if another number of cases is added
+    /// in the end, the factors are still means.
+    pub fn observe(&mut self, cases: usize) -> Observation<'_, 's, T, M, K> {
+        for slot in self.slots.iter_mut() {
+            slot.open = false;
+        }
+        Observation { owner: self, cases }
+    }
+}
+
+/// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
+pub struct Observation<'k, 's, T, M, K> {
+    owner: &'k mut Preconditioner<'s, T, M, K>,
+    cases: usize,
+}
+
+impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
+    /// Adds the cases of a (part of a) batch to `layer`.
+    ///
+    /// # Errors
+    /// A [`LayerError`]: everything is checked before anything is touched, so a refused `add` leaves its layer as
+    /// if it had not been called; other layers keep theirs.
+    pub fn add(
+        &mut self,
+        layer: usize,
+        inputs: &impl Inputs<T>,
+        gradients: OutputGradients<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerError> {
+        self.try_add(layer, inputs, gradients, scratch).map_err(|kind| kind.at(layer))
+    }
+
+    fn try_add(
+        &mut self,
+        layer: usize,
+        inputs: &impl Inputs<T>,
+        gradients: OutputGradients<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerErrorKind> {
+        let shape = self.shape_with_scratch(layer, scratch)?;
+        let evidence = Evidence { shape, inputs, gradients };
+        let checked = evidence.check(scratch)?;
+        let update = self.plan(layer)?;
+        let [input_trace, output_trace] = checked.traces;
+        update.expect_room(self.owner.factor(layer, Side::Input), Quantity::Inputs, input_trace)?;
+        update.expect_room(
+            self.owner.factor(layer, Side::Output),
+            Quantity::OutputGradients,
+            output_trace,
+        )?;
+
+        let scale = update.per_case;
+        self.begin(layer, &update)?;
+        let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
+        let (map, kernel) = (self.owner.map, self.owner.kernel);
+        map.accumulate(kernel, &mut self.owner.layer_state(layer), &evidence, scale, scratch)?;
+        self.gain(layer, weights);
+        Ok(())
+    }
+
+    /// Adds finished moments that stand for all cases of this update: `a`, the mean over cases and positions of
+    /// `ā āᵀ` (`n x n`), and `g`, the mean over cases of the sum over positions of `g gᵀ` (`m x m`), from another
+    /// process, a recursion, or a file. Only the lower triangles are read.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub fn add_moments(
+        &mut self,
+        layer: usize,
+        a: MatRef<'_, T>,
+        g: MatRef<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerError> {
+        self.try_add_moments(layer, a, g, scratch).map_err(|kind| kind.at(layer))
+    }
+
+    fn try_add_moments(
+        &mut self,
+        layer: usize,
+        a: MatRef<'_, T>,
+        g: MatRef<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerErrorKind> {
+        let shape = self.shape_with_scratch(layer, scratch)?;
+        let moments = [(Side::Input, Quantity::InputMoment, a), (Side::Output, Quantity::OutputMoment, g)];
+        let update = self.plan(layer)?;
+        for (side, quantity, moment) in moments {
+            let size = shape.side(side);
+            quantity.expect([size, size], [moment.rows(), moment.cols()])?;
+            let mut total = SquareSum::new(quantity);
+            for row in 0..size {
+                for column in 0..=row {
+                    total.add_magnitude((row, column), moment.at(row, column))?;
+                }
+            }
+            update.expect_room(self.owner.factor(layer, side), quantity, total.finish()?)?;
+        }
+        let scale = T::ONE - update.epsilon;
+        self.begin(layer, &update)?;
+        let mut state = self.owner.layer_state(layer);
+        for (side, _, moment) in moments {
+            let mut sum = state.side(side).sum_mut()?;
+            for row in 0..shape.side(side) {
+                for column in 0..=row {
+                    sum.add(row, column, scale * moment.at(row, column));
+                }
+            }
+        }
+        self.gain(layer, [scale.to_f64(); 2]);
+        Ok(())
+    }
+
+    fn shape_with_scratch(&self, layer: usize, scratch: &[T]) -> Result<LayerShape, LayerErrorKind> {
+        let net = self.owner.net;
+        let &shape = net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: net.len() })?;
+        let needed = observe_scratch_len::<T, K>(shape);
+        self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
+        Ok(shape)
+    }
+
+    /// How the next `add` to a layer would change its sums.
+    fn plan(&self, layer: usize) -> Result<Update<T>, LayerErrorKind> {
+        if self.cases == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let slot = &self.owner.slots[layer];
+        let updates = if slot.open { slot.updates } else { slot.updates.saturating_add(1) };
+        let epsilon = ramp(updates, self.owner.decay);
+        let keep = if slot.open { T::ONE } else { epsilon };
+        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
+    }
+
+    /// Decays the sums at the first accepted `add`.
+    fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
+        if self.owner.slots[layer].open {
+            return Ok(());
+        }
+        let mut state = self.owner.layer_state(layer);
+        for side in Side::BOTH {
+            state.side(side).sum_mut()?.scale(update.keep);
+        }
+        let slot = &mut self.owner.slots[layer];
+        slot.open = true;
+        slot.updates = update.updates;
+        slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
+        Ok(())
+    }
+
+    fn gain(&mut self, layer: usize, weights: [f64; 2]) {
+        let slot = &mut self.owner.slots[layer];
+        for (total, weight) in slot.weights.iter_mut().zip(weights) {
+            *total += weight;
+        }
+    }
+}
+
+/// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
+struct Update<T> {
+    /// `k`, counting this update.
+    updates: u32,
+    /// `ε` of this update.
+    epsilon: T,
+    /// `ε` at the first `add`, 1 at those that follow.
+    keep: T,
+    /// `(1 - ε) / N`.
+    per_case: T,
+}
+
+impl<T: Scalar> Update<T> {
+    /// Refuses evidence under which the sum could leave the range of `T`: its trace bounds every entry.
+    fn expect_room(
+        &self,
+        sum: Option<(PackedRef<'_, T>, f64)>,
+        quantity: Quantity,
+        added: T,
+    ) -> Result<(), LayerErrorKind> {
+        let present = sum.map_or(T::ZERO, |(sum, _)| sum.trace());
+        SquareSum::new(quantity).bounded(self.keep * present + self.per_case * added).map(|_| ())
+    }
+}

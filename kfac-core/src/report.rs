@@ -1,0 +1,42 @@
+//! What the verbs of a preconditioner report: plain numbers.
+
+/// What one call of [`refresh`](crate::Preconditioner::refresh) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefreshReport {
+    /// Units renewed.
+    pub units: u32,
+    /// Units that failed and keep their last good inverse.
+    pub failures: u32,
+    /// Units of layers without statistics, left alone.
+    pub without_statistics: u32,
+    /// Units in which a factor vanished, so that `√λ I` took its place.
+    pub zero_traces: u32,
+    /// Most sweeps that an eigenvalue method took.
+    pub sweeps: u8,
+    /// Floating-point operations, leading order.
+    pub flops: u64,
+}
+
+/// What one call of [`precondition`](crate::Preconditioner::precondition) did, summed over the layers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preconditioned<T> {
+    /// `Σ U·V`.
+    pub inner: T,
+    /// `Σ V·V`.
+    pub gradient_squares: T,
+    /// Layers whose last refresh failed: they were preconditioned with an older inverse.
+    pub stale_layers: usize,
+}
+
+/// The state of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerReport {
+    /// Statistics updates taken.
+    pub updates: u32,
+    /// Steps since the older of its two sides was refreshed; `None` before the first time.
+    pub age: Option<u64>,
+    /// Failed refreshes in a row.
+    pub failures: u8,
+    /// The damping that preconditioning uses now.
+    pub damping_in_force: f64,
+}

@@ -1,0 +1,136 @@
+//! When statistics are taken and inverses renewed.
+
+use crate::map::{Cost, RefreshUnit};
+use crate::memory::LayerSlot;
+use crate::shape::{LayerShape, Side};
+
+/// Periods of the two expensive parts of a step.
+///
+/// Refresh units (a layer, or one side of a layer, as the map says) are dealt over the steps of a refresh period,
+/// the largest first and back and forth, so that no step has to renew the whole network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// `T_cov`: steps from one statistics update to the next.
+    pub statistics_every: u32,
+    /// `T_inv`: steps in which every unit is renewed once.
+    pub refresh_every: u32,
+}
+
+impl Schedule {
+    /// Statistics and all inverses at every step.
+    pub const EVERY_STEP: Self = Self { statistics_every: 1, refresh_every: 1 };
+
+    /// Flops of the most expensive step's refreshes, leading order.
+    ///
+    /// ```
+    /// use kfac_core::{LayerShape, map::Eigenbasis, schedule::Schedule};
+    /// const NET: &[LayerShape] = &[LayerShape::dense(12, 24), LayerShape::dense(24, 2)];
+    /// const SCHEDULE: Schedule = Schedule { statistics_every: 1, refresh_every: 4 };
+    /// // One side a step: the largest has 25 inputs; two sweeps take 26 n³ flops.
+    /// const WORST: u64 = SCHEDULE.worst_step_flops(NET, Eigenbasis::bounded(2).refresh_cost());
+    /// assert_eq!(WORST, 26 * 25 * 25 * 25);
+    /// ```
+    pub const fn worst_step_flops(self, net: &[LayerShape], cost: Cost) -> u64 {
+        let units = unit_count(net, cost);
+        let mut worst = 0;
+        let mut step = 0;
+        while step < self.refresh_every && (step as usize) < units {
+            let mut total = 0;
+            let mut unit = 0;
+            while unit < units {
+                if due(rank(net, cost, unit), self.refresh_every) == step {
+                    total += unit_flops(net, cost, unit);
+                }
+                unit += 1;
+            }
+            if total > worst {
+                worst = total;
+            }
+            step += 1;
+        }
+        worst
+    }
+
+    /// Writes into each slot at which step of the period its sides are due.
+    pub(crate) fn deal(self, net: &[LayerShape], cost: Cost, slots: &mut [LayerSlot]) {
+        for unit in 0..unit_count(net, cost) {
+            let (layer, side) = layer_and_side(cost, unit);
+            slots[layer].due[side.index()] = due(rank(net, cost, unit), self.refresh_every);
+        }
+    }
+}
+
+const fn unit_count(net: &[LayerShape], cost: Cost) -> usize {
+    net.len() * cost.unit.sides().len()
+}
+
+const fn layer_and_side(cost: Cost, unit: usize) -> (usize, Side) {
+    match cost.unit {
+        RefreshUnit::Layer => (unit, Side::Input),
+        RefreshUnit::Side => (unit / 2, Side::BOTH[unit % 2]),
+    }
+}
+
+const fn unit_flops(net: &[LayerShape], cost: Cost, unit: usize) -> u64 {
+    let (layer, side) = layer_and_side(cost, unit);
+    cost.flops(net[layer], side)
+}
+
+/// Place of a unit when all are sorted by cost, the largest first; equals keep their order.
+const fn rank(net: &[LayerShape], cost: Cost, unit: usize) -> usize {
+    let mine = unit_flops(net, cost, unit);
+    let mut rank = 0;
+    let mut other = 0;
+    while other < unit_count(net, cost) {
+        let theirs = unit_flops(net, cost, other);
+        if theirs > mine || (theirs == mine && other < unit) {
+            rank += 1;
+        }
+        other += 1;
+    }
+    rank
+}
+
+/// Deals back and forth: with three steps the ranks go to 0 1 2 2 1 0 0 1 2 ...
+const fn due(rank: usize, period: u32) -> u32 {
+    let period = period as usize;
+    let (round, place) = (rank / period, rank % period);
+    (if round.is_multiple_of(2) { place } else { period - 1 - place }) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NET: [LayerShape; 3] = [LayerShape::dense(9, 4), LayerShape::dense(4, 7), LayerShape::dense(7, 2)];
+
+    fn slots(schedule: Schedule, cost: Cost) -> [LayerSlot; 3] {
+        let mut slots = [LayerSlot::EMPTY; 3];
+        schedule.deal(&NET, cost, &mut slots);
+        slots
+    }
+
+    #[test]
+    fn units_are_dealt_largest_first_and_back_and_forth() {
+        let schedule = Schedule { statistics_every: 1, refresh_every: 4 };
+        let cost = Cost { unit: RefreshUnit::Side, cubic: 1 };
+        // Sizes: A 10, 5, 8; G 4, 7, 2. Sorted: A0, A2, G1, A1, then back: G0, G2.
+        let due: [[u32; 2]; 3] = slots(schedule, cost).map(|slot| slot.due);
+        assert_eq!(due, [[0, 3], [3, 2], [1, 2]]);
+        assert_eq!(schedule.worst_step_flops(&NET, cost), 1000);
+    }
+
+    #[test]
+    fn a_whole_layer_is_one_unit_where_the_map_says_so() {
+        let schedule = Schedule { statistics_every: 1, refresh_every: 2 };
+        let cost = Cost { unit: RefreshUnit::Layer, cubic: 2 };
+        let due = slots(schedule, cost).map(|slot| slot.due[0]);
+        assert_eq!(due, [0, 1, 1]);
+        let flops = |a: u64, g: u64| 2 * (a.pow(3) + g.pow(3));
+        assert_eq!(schedule.worst_step_flops(&NET, cost), flops(10, 4).max(flops(5, 7) + flops(8, 2)));
+        assert_eq!(
+            Schedule::EVERY_STEP.worst_step_flops(&NET, cost),
+            flops(10, 4) + flops(5, 7) + flops(8, 2)
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! Shapes of weight blocks, as plain numbers that a `const` can hold.
+
+/// One weight block `W`: `outputs x inputs`, where `inputs` counts the bias column.
+///
+/// A network is a slice of these. Groups of a grouped convolution are one shape each; a tied weight is one shape
+/// with several positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    outputs: usize,
+    inputs: usize,
+    bias: bool,
+}
+
+impl LayerShape {
+    /// A dense layer `s = W [a; 1]`.
+    pub const fn dense(inputs: usize, outputs: usize) -> Self {
+        Self { outputs, inputs: inputs + 1, bias: true }
+    }
+
+    /// A recurrent layer `s_t = W [x_t; h_{t-1}; 1]`: input and recurrent weights as one block.
+    pub const fn recurrent(inputs: usize, hidden: usize) -> Self {
+        Self::dense(inputs + hidden, hidden)
+    }
+
+    /// A convolution: columns run channel, kernel row, kernel column, then the bias.
+    pub const fn convolution(window: Window, channels_out: usize) -> Self {
+        Self::dense(window.patch_len(), channels_out)
+    }
+
+    /// The same block without the bias column.
+    pub const fn without_bias(self) -> Self {
+        Self { outputs: self.outputs, inputs: self.features(), bias: false }
+    }
+
+    /// `m`, the rows of `W` and the size of the gradient factor `G`.
+    pub const fn outputs(self) -> usize {
+        self.outputs
+    }
+
+    /// `n`, the columns of `W` with the bias, and the size of the input factor `A`.
+    pub const fn inputs(self) -> usize {
+        self.inputs
+    }
+
+    /// Numbers of one input row as the model sees it: `n` less the bias column.
+    pub const fn features(self) -> usize {
+        self.inputs - self.bias as usize
+    }
+
+    /// Does the last column of `W` multiply a constant one?
+    pub const fn has_bias(self) -> bool {
+        self.bias
+    }
+
+    /// `m n`, the number of weights.
+    pub const fn weights(self) -> usize {
+        self.outputs * self.inputs
+    }
+
+    /// The larger of `m` and `n`.
+    pub const fn largest_side(self) -> usize {
+        if self.outputs > self.inputs { self.outputs } else { self.inputs }
+    }
+
+    /// The size of the factor on `side`.
+    pub const fn side(self, side: Side) -> usize {
+        match side {
+            Side::Input => self.inputs,
+            Side::Output => self.outputs,
+        }
+    }
+}
+
+/// The two Kronecker factors of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `A`, the second moment of the layer's input.
+    Input,
+    /// `G`, the second moment of the gradient at the layer's output.
+    Output,
+}
+
+impl Side {
+    /// Both sides, input first.
+    pub const BOTH: [Self; 2] = [Self::Input, Self::Output];
+
+    /// 0 for the input side, 1 for the output side.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::Output => 1,
+        }
+    }
+}
+
+/// How a convolution slides over an image. A 1d convolution has image and kernel height 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Input channels.
+    pub channels: usize,
+    /// Image height and width.
+    pub image: [usize; 2],
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Steps down and across.
+    pub stride: [usize; 2],
+    /// Distance of neighbouring kernel elements, 1 for a dense kernel.
+    pub dilation: [usize; 2],
+    /// Zeros around the image: `[[top, bottom], [left, right]]`.
+    pub padding: [[usize; 2]; 2],
+}
+
+impl Window {
+    /// Stride 1, no dilation, no padding.
+    pub const fn new(channels: usize, image: [usize; 2], kernel: [usize; 2]) -> Self {
+        Self { channels, image, kernel, stride: [1; 2], dilation: [1; 2], padding: [[0; 2]; 2] }
+    }
+
+    /// The same window with other strides.
+    pub const fn with_stride(mut self, stride: [usize; 2]) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// The same window with other dilations.
+    pub const fn with_dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+
+    /// The same window with zeros around the image: `[[top, bottom], [left, right]]`.
+    pub const fn with_padding(mut self, padding: [[usize; 2]; 2]) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Height and width of the output:
+    /// `(image + padding - dilation (kernel - 1) - 1) / stride + 1`, or 0 where the kernel does not fit or a
+    /// stride, dilation or kernel size is 0.
+    pub const fn output(self) -> [usize; 2] {
+        [self.output_along(0), self.output_along(1)]
+    }
+
+    const fn output_along(self, axis: usize) -> usize {
+        if self.kernel[axis] == 0 || self.stride[axis] == 0 || self.dilation[axis] == 0 {
+            return 0;
+        }
+        let padded = self.image[axis] + self.padding[axis][0] + self.padding[axis][1];
+        let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+        if padded < reach { 0 } else { (padded - reach) / self.stride[axis] + 1 }
+    }
+
+    /// Number of output locations.
+    pub const fn locations(self) -> usize {
+        let [height, width] = self.output();
+        height * width
+    }
+
+    /// Numbers in one patch: `channels x kernel height x kernel width`.
+    pub const fn patch_len(self) -> usize {
+        self.channels * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Numbers in one image.
+    pub const fn image_len(self) -> usize {
+        self.channels * self.image[0] * self.image[1]
+    }
+
+    /// The image index under each element of the patch at `location`, in patch order; `None` in the padding.
+    ///
+    /// One place holds the geometry: forward, backward, tangent and the statistics all walk it.
+    pub fn patch_indices(self, location: usize) -> impl Iterator<Item = Option<usize>> {
+        let width_out = self.output()[1].max(1);
+        let corner = [location / width_out * self.stride[0], location % width_out * self.stride[1]];
+        let [height, width] = self.image;
+        (0..self.channels).flat_map(move |channel| {
+            (0..self.kernel[0]).flat_map(move |kernel_row| {
+                let row = (corner[0] + kernel_row * self.dilation[0]).wrapping_sub(self.padding[0][0]);
+                (0..self.kernel[1]).map(move |kernel_column| {
+                    let column =
+                        (corner[1] + kernel_column * self.dilation[1]).wrapping_sub(self.padding[1][0]);
+                    // Above or left of the image the subtraction wraps to a number beyond its size.
+                    (row < height && column < width).then(|| (channel * height + row) * width + column)
+                })
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_size_follows_the_formula_on_unequal_numbers() {
+        let window = Window::new(2, [5, 4], [3, 3]).with_stride([2, 2]).with_padding([[0, 1], [1, 1]]);
+        assert_eq!(window.output(), [2, 2]);
+        let dilated = Window::new(1, [7, 9], [2, 3]).with_dilation([3, 2]);
+        assert_eq!(dilated.output(), [4, 5]);
+        assert_eq!(Window::new(1, [2, 2], [3, 1]).output(), [0, 2]);
+        assert_eq!(Window::new(1, [2, 2], [1, 1]).with_stride([0, 1]).locations(), 0);
+    }
+
+    #[test]
+    fn patches_read_channel_then_kernel_row_then_kernel_column() {
+        let window = Window::new(2, [2, 3], [2, 2]).with_padding([[1, 0], [0, 0]]);
+        assert_eq!(window.output(), [2, 2]);
+        let first: [Option<usize>; 8] = [None, None, Some(0), Some(1), None, None, Some(6), Some(7)];
+        assert!(window.patch_indices(0).eq(first));
+        let last = [1, 2, 4, 5, 7, 8, 10, 11].map(Some);
+        assert!(window.patch_indices(3).eq(last));
+    }
+
+    #[test]
+    fn shapes_count_the_bias_column() {
+        let shape = LayerShape::dense(3, 2);
+        assert_eq!((shape.outputs(), shape.inputs(), shape.features(), shape.weights()), (2, 4, 3, 8));
+        let bare = shape.without_bias();
+        assert_eq!((bare.inputs(), bare.features(), bare.has_bias()), (3, 3, false));
+        assert_eq!(bare.without_bias(), bare);
+    }
+}

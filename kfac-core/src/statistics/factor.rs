@@ -1,0 +1,216 @@
+//! One `add`: evidence is checked whole, then its moments are added.
+
+use crate::error::{LayerErrorKind, Quantity};
+use crate::evidence::{Inputs, OutputGradients};
+use crate::shape::LayerShape;
+use kfac_linalg::product::{Accumulate, ProductError, syrk, syrk_scratch_len};
+use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
+
+/// What one `add` brings: the rows of a layer's inputs and of the gradients at its output.
+pub struct Evidence<'a, T, I> {
+    /// The layer's shape.
+    pub shape: LayerShape,
+    /// Rows of `a`.
+    pub inputs: &'a I,
+    /// Rows of `g`.
+    pub gradients: OutputGradients<'a, T>,
+}
+
+/// What the check of an `add` has learnt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked<T> {
+    /// Cases that have at least one valid position.
+    pub(crate) cases: usize,
+    /// Valid positions over all cases.
+    pub(crate) rows: usize,
+    /// `Σ |ā|²` and `Σ |g|²` over all rows: the traces of the moments that will be added.
+    pub(crate) traces: [T; 2],
+}
+
+impl<T: Scalar, I: Inputs<T>> Evidence<'_, T, I> {
+    /// The valid (case, position) pairs in order.
+    fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (cases, positions) = (self.inputs.cases(), self.inputs.positions());
+        (0..cases)
+            .flat_map(move |case| (0..positions).map(move |position| (case, position)))
+            .filter(|&(case, position)| self.inputs.is_valid(case, position))
+    }
+
+    /// Reads all evidence once: shapes, finite numbers, finite sums of squares. Touches nothing but `row`.
+    ///
+    /// A second moment is positive semidefinite, so no entry exceeds its trace: if the traces are finite,
+    /// everything that is added is.
+    pub(crate) fn check(&self, row: &mut [T]) -> Result<Checked<T>, LayerErrorKind> {
+        let (inputs, shape) = (self.inputs, self.shape);
+        let rows = inputs.cases().saturating_mul(inputs.positions());
+        if rows == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        Quantity::Inputs.expect([rows, shape.features()], [rows, inputs.features()])?;
+        let gradients = self.gradients.rows();
+        Quantity::OutputGradients.expect([rows, shape.outputs()], [gradients.rows(), gradients.cols()])?;
+
+        let mut squares = [SquareSum::new(Quantity::Inputs), SquareSum::new(Quantity::OutputGradients)];
+        let (mut cases, mut rows, mut last_case) = (0, 0, None);
+        for (case, position) in self.positions() {
+            let index = case * inputs.positions() + position;
+            let input_row = &mut row[..shape.features()];
+            inputs.write_row(case, position, input_row);
+            squares[0].add(index, input_row)?;
+            let gradient_row = &mut row[..shape.outputs()];
+            self.gradients.write_row(index, gradient_row);
+            squares[1].add(index, gradient_row)?;
+            rows += 1;
+            cases += usize::from(last_case != Some(case));
+            last_case = Some(case);
+        }
+        if rows == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let ones = if shape.has_bias() { T::from_usize(rows) } else { T::ZERO };
+        let traces = [squares[0].bounded(squares[0].sum + ones)?, squares[1].bounded(squares[1].sum)?];
+        Ok(Checked { cases, rows, traces })
+    }
+
+    /// `sum += scale Σ ā āᵀ` over the valid rows; the bias adds a last column of ones.
+    ///
+    /// # Errors
+    /// [`ProductError`] when the scratch is too short.
+    pub fn add_inputs<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        sum: PackedMut<'_, T>,
+        scale: T,
+        scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        let mut panel = Panel::new(kernel, sum, scale, scratch)?;
+        for (case, position) in self.positions() {
+            let (features, ones) = panel.next_row().split_at_mut(self.shape.features());
+            self.inputs.write_row(case, position, features);
+            ones.fill(T::ONE);
+            panel.commit_row()?;
+        }
+        panel.flush()
+    }
+
+    /// `sum += scale Σ g gᵀ` over the valid rows.
+    ///
+    /// # Errors
+    /// [`ProductError`] when the scratch is too short.
+    pub fn add_gradients<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        sum: PackedMut<'_, T>,
+        scale: T,
+        scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        let mut panel = Panel::new(kernel, sum, scale, scratch)?;
+        for (case, position) in self.positions() {
+            self.gradients.write_row(case * self.inputs.positions() + position, panel.next_row());
+            panel.commit_row()?;
+        }
+        panel.flush()
+    }
+}
+
+/// Rows on their way into a second moment: gathered until [`Kernel::PANEL_ROWS`] are there, then added at once.
+struct Panel<'a, T, K> {
+    kernel: K,
+    sum: PackedMut<'a, T>,
+    scale: T,
+    rows: &'a mut [T],
+    gathered: usize,
+    scratch: &'a mut [T],
+}
+
+impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
+    fn new(kernel: K, sum: PackedMut<'a, T>, scale: T, scratch: &'a mut [T]) -> Result<Self, ProductError> {
+        let len = K::PANEL_ROWS * sum.n();
+        let needed = len + syrk_scratch_len::<T, K>(sum.n(), K::PANEL_ROWS);
+        let found = scratch.len();
+        let (rows, scratch) = scratch
+            .split_at_mut_checked(len)
+            .filter(|_| found >= needed)
+            .ok_or(ProductError::Scratch(kfac_linalg::ScratchError { needed, found }))?;
+        Ok(Self { kernel, sum, scale, rows, gathered: 0, scratch })
+    }
+
+    fn next_row(&mut self) -> &mut [T] {
+        let width = self.sum.n();
+        &mut self.rows[self.gathered * width..][..width]
+    }
+
+    fn commit_row(&mut self) -> Result<(), ProductError> {
+        self.gathered += 1;
+        if self.gathered == K::PANEL_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), ProductError> {
+        if self.gathered > 0 {
+            let x = MatRef::row_major(self.rows, self.gathered, self.sum.n()).map_err(ProductError::Shape)?;
+            syrk(self.kernel, self.sum.reborrow(), Accumulate::Add(self.scale), x, self.scratch)?;
+            self.gathered = 0;
+        }
+        Ok(())
+    }
+}
+
+/// A sum of squares that names the number which spoils it.
+pub(crate) struct SquareSum<T> {
+    quantity: Quantity,
+    sum: T,
+    largest: T,
+}
+
+impl<T: Scalar> SquareSum<T> {
+    pub(crate) fn new(quantity: Quantity) -> Self {
+        Self { quantity, sum: T::ZERO, largest: T::ZERO }
+    }
+
+    /// Adds the squares of one row.
+    pub(crate) fn add(&mut self, row: usize, values: &[T]) -> Result<(), LayerErrorKind> {
+        for (column, &value) in values.iter().enumerate() {
+            self.see((row, column), value)?;
+            self.sum += value * value;
+        }
+        Ok(())
+    }
+
+    /// Adds a number that is a moment itself.
+    pub(crate) fn add_magnitude(&mut self, place: (usize, usize), value: T) -> Result<(), LayerErrorKind> {
+        self.see(place, value)?;
+        self.sum += value.abs();
+        Ok(())
+    }
+
+    fn see(&mut self, (row, column): (usize, usize), value: T) -> Result<(), LayerErrorKind> {
+        if !value.is_finite() {
+            return Err(LayerErrorKind::NotFinite { quantity: self.quantity, row, column });
+        }
+        self.largest = self.largest.maximum(value.abs());
+        Ok(())
+    }
+
+    /// The sum so far, refused where it left the range of `T`.
+    pub(crate) fn finish(&self) -> Result<T, LayerErrorKind> {
+        self.bounded(self.sum)
+    }
+
+    /// `value` if it is inside the range of `T`, with a margin of 4 for the roundings to come.
+    pub(crate) fn bounded(&self, value: T) -> Result<T, LayerErrorKind> {
+        if value <= T::MAX / T::from_f64(4.0) {
+            return Ok(value);
+        }
+        Err(LayerErrorKind::Overflow { quantity: self.quantity, largest: self.largest.to_f64() })
+    }
+}
+
+impl Quantity {
+    /// Refuses another shape than the expected one.
+    pub(crate) fn expect(self, expected: [usize; 2], found: [usize; 2]) -> Result<(), LayerErrorKind> {
+        if expected == found {
+            return Ok(());
+        }
+        Err(LayerErrorKind::Shape { quantity: self, error: ShapeError { expected, found } })
+    }
+}
