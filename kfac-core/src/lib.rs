@@ -32,6 +32,7 @@ pub mod memory;
 mod preconditioner;
 pub mod recipe;
 pub mod report;
+pub mod sampling;
 pub mod saved;
 pub mod schedule;
 pub mod shape;

@@ -4,6 +4,7 @@
 //! divided by anything. Sampled targets come from raw 32-bit integers, so that a trajectory is the same on every
 //! target; the arithmetic uses `libm` only.
 
+use crate::sampling::{normal_pair, uniform};
 use core::fmt;
 use kfac_linalg::{Scalar, ShapeError};
 
@@ -193,11 +194,6 @@ fn exponential_sum<T: Scalar>(outputs: &[T]) -> (T, T) {
     (top, outputs.iter().fold(T::ZERO, |sum, &f| sum + (f - top).exp()))
 }
 
-/// A number in `[0, 1)`: the upper 24 bits, exact in every float.
-fn uniform<T: Scalar>(bits: u32) -> T {
-    T::from_f64(f64::from(bits >> 8) / 16_777_216.0)
-}
-
 /// The class in whose share of `[0, 1)` the number falls.
 fn draw_class<T: Scalar>(probabilities: &[T], mut number: T) -> usize {
     for (class, &p) in probabilities.iter().enumerate() {
@@ -208,14 +204,6 @@ fn draw_class<T: Scalar>(probabilities: &[T], mut number: T) -> usize {
     }
     // Only rounding leads here.
     probabilities.len().saturating_sub(1)
-}
-
-/// Two independent standard normal numbers (Box and Muller 1958).
-fn normal_pair<T: Scalar>([first, second]: [u32; 2]) -> [T; 2] {
-    // 1 - u lies in (0, 1], so the logarithm is finite.
-    let radius = (T::from_f64(-2.0) * (T::ONE - uniform::<T>(first)).ln()).sqrt();
-    let angle = T::from_f64(core::f64::consts::TAU) * uniform::<T>(second);
-    [radius * angle.cos(), radius * angle.sin()]
 }
 
 fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {

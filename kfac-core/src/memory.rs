@@ -126,12 +126,100 @@ impl LayerSlot {
     }
 }
 
-/// Borrowed storage of a preconditioner.
+/// A slice that is borrowed, or (behind `alloc`) owned.
+///
+/// Firmware lends `static` arrays; a training program that keeps its preconditioner in a struct owns the memory.
+pub enum Buffer<'s, T> {
+    /// Lent by the caller.
+    Borrowed(&'s mut [T]),
+    /// On the heap.
+    #[cfg(feature = "alloc")]
+    Owned(alloc::vec::Vec<T>),
+}
+
+impl<T> Buffer<'_, T> {
+    /// Forgets everything beyond the first `len` elements; `None` where there are fewer.
+    fn cut(self, len: usize) -> Option<Self> {
+        match self {
+            Self::Borrowed(slice) => slice.get_mut(..len).map(Self::Borrowed),
+            #[cfg(feature = "alloc")]
+            Self::Owned(mut owned) => (owned.len() >= len).then(|| {
+                owned.truncate(len);
+                Self::Owned(owned)
+            }),
+        }
+    }
+}
+
+impl<T> core::ops::Deref for Buffer<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Borrowed(slice) => slice,
+            #[cfg(feature = "alloc")]
+            Self::Owned(owned) => owned,
+        }
+    }
+}
+
+impl<T> core::ops::DerefMut for Buffer<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match self {
+            Self::Borrowed(slice) => slice,
+            #[cfg(feature = "alloc")]
+            Self::Owned(owned) => owned,
+        }
+    }
+}
+
+/// Storage of a preconditioner.
 pub struct Storage<'s, T> {
     /// At least [`state_len`] numbers.
-    pub numbers: &'s mut [T],
+    pub numbers: Buffer<'s, T>,
     /// At least one slot per layer.
-    pub slots: &'s mut [LayerSlot],
+    pub slots: Buffer<'s, LayerSlot>,
+}
+
+impl<T: Scalar> Storage<'_, T> {
+    /// Cut to what `net` takes under `layout`, and cleared.
+    pub(crate) fn cleared_for(self, net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
+        let (needed, found) = (state_len(net, layout), self.numbers.len());
+        let mut numbers = self.numbers.cut(needed).ok_or(StorageError::Numbers { needed, found })?;
+        let (needed, found) = (net.len(), self.slots.len());
+        let mut slots = self.slots.cut(needed).ok_or(StorageError::Slots { needed, found })?;
+        numbers.fill(T::ZERO);
+        slots.fill(LayerSlot::EMPTY);
+        Ok(Self { numbers, slots })
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<T: Scalar> Storage<'static, T> {
+    /// Storage on the heap for `net` under `layout`.
+    pub fn on_heap(net: &[LayerShape], layout: Layout) -> Self {
+        let numbers = Buffer::Owned(alloc::vec![T::ZERO; state_len(net, layout)]);
+        Self { numbers, slots: Buffer::Owned(alloc::vec![LayerSlot::EMPTY; net.len()]) }
+    }
+}
+
+/// The shapes of a network: borrowed, or (behind `alloc`) owned.
+pub(crate) enum Net<'s> {
+    Borrowed(&'s [LayerShape]),
+    #[cfg(feature = "alloc")]
+    Owned(alloc::vec::Vec<LayerShape>),
+}
+
+impl core::ops::Deref for Net<'_> {
+    type Target = [LayerShape];
+
+    fn deref(&self) -> &[LayerShape] {
+        match self {
+            Self::Borrowed(slice) => slice,
+            #[cfg(feature = "alloc")]
+            Self::Owned(owned) => owned,
+        }
+    }
 }
 
 /// Storage as arrays, for a `static` or the stack.
@@ -149,42 +237,9 @@ impl<T: Scalar, const NUMBERS: usize, const LAYERS: usize> Memory<T, NUMBERS, LA
 
     /// Lends the arrays to a preconditioner.
     pub fn borrow(&mut self) -> Storage<'_, T> {
-        Storage { numbers: &mut self.numbers, slots: &mut self.slots }
+        Storage { numbers: Buffer::Borrowed(&mut self.numbers), slots: Buffer::Borrowed(&mut self.slots) }
     }
 }
-
-#[cfg(feature = "alloc")]
-mod boxed {
-    use super::{LayerSlot, Storage, scratch_len, state_len};
-    use crate::map::Map;
-    use crate::shape::LayerShape;
-    use alloc::vec;
-    use alloc::vec::Vec;
-    use kfac_linalg::{Kernel, Scalar};
-
-    /// Storage on the heap, for networks whose shape is known at run time.
-    pub struct HeapMemory<T> {
-        numbers: Vec<T>,
-        slots: Vec<LayerSlot>,
-    }
-
-    impl<T: Scalar> HeapMemory<T> {
-        /// Storage and scratch for `net` under kernel `K` and map `M`.
-        pub fn for_network<K: Kernel<T>, M: Map<T>>(net: &[LayerShape]) -> (Self, Vec<T>) {
-            let numbers = vec![T::ZERO; state_len(net, M::LAYOUT)];
-            let slots = vec![LayerSlot::EMPTY; net.len()];
-            (Self { numbers, slots }, vec![T::ZERO; scratch_len::<T, K, M>(net)])
-        }
-
-        /// Lends the storage to a preconditioner.
-        pub fn borrow(&mut self) -> Storage<'_, T> {
-            Storage { numbers: &mut self.numbers, slots: &mut self.slots }
-        }
-    }
-}
-
-#[cfg(feature = "alloc")]
-pub use boxed::HeapMemory;
 
 /// Storage that does not fit the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use crate::evidence::{Inputs, OutputGradients};
 use crate::gradient::LayerGradient;
 use crate::map::{FactorMap, Map, MapError};
 use crate::memory::{
-    LayerSlot, LayerState, Storage, StorageError, apply_scratch_len, observe_scratch_len, scratch_len,
-    state_len,
+    Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, observe_scratch_len,
+    scratch_len, state_len,
 };
 use crate::report::{LayerReport, Preconditioned, RefreshReport};
 use crate::schedule::Schedule;
@@ -22,9 +22,9 @@ use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError};
 /// [`refresh`](Self::refresh), then [`precondition`](Self::precondition). The state is a value in borrowed storage;
 /// weights and gradients stay with the caller. Every error leaves the state as if the call had not been made.
 pub struct Preconditioner<'s, T, M, K> {
-    pub(crate) net: &'s [LayerShape],
-    pub(crate) numbers: &'s mut [T],
-    pub(crate) slots: &'s mut [LayerSlot],
+    pub(crate) net: Net<'s>,
+    pub(crate) numbers: Buffer<'s, T>,
+    pub(crate) slots: Buffer<'s, LayerSlot>,
     pub(crate) map: M,
     pub(crate) kernel: K,
     pub(crate) schedule: Schedule,
@@ -36,7 +36,8 @@ pub struct Preconditioner<'s, T, M, K> {
 }
 
 impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
-    /// A preconditioner that has seen nothing: damping 0.1, decay 0.95, statistics and inverses every step.
+    /// A preconditioner that has seen nothing, in borrowed storage: damping 0.1, decay 0.95, statistics and inverses
+    /// every step.
     ///
     /// # Errors
     /// [`StorageError`] where the storage is too small or a layer is empty.
@@ -46,19 +47,23 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         kernel: K,
         storage: Storage<'s, T>,
     ) -> Result<Self, StorageError> {
+        Self::with_storage(Net::Borrowed(net), map, kernel, storage)
+    }
+
+    fn with_storage(net: Net<'s>, map: M, kernel: K, storage: Storage<'s, T>) -> Result<Self, StorageError> {
         if let Some(layer) = net.iter().position(|shape| shape.weights() == 0) {
             return Err(StorageError::EmptyLayer { layer });
         }
-        let (needed, found) = (state_len(net, M::LAYOUT), storage.numbers.len());
-        let numbers = storage.numbers.get_mut(..needed).ok_or(StorageError::Numbers { needed, found })?;
-        let (needed, found) = (net.len(), storage.slots.len());
-        let slots = storage.slots.get_mut(..needed).ok_or(StorageError::Slots { needed, found })?;
-        numbers.fill(T::ZERO);
-        slots.fill(LayerSlot::EMPTY);
+        let Storage { numbers, mut slots } = storage.cleared_for(&net, M::LAYOUT)?;
         let schedule = Schedule::EVERY_STEP;
-        schedule.deal(net, map.cost(), slots);
+        schedule.deal(&net, map.cost(), &mut slots);
         let (decay, damping) = (T::from_f64(0.95), T::from_f64(0.1));
         Ok(Self { net, numbers, slots, map, kernel, schedule, decay, damping, l2: T::ZERO, step: 0 })
+    }
+
+    /// Scratch, in elements, that every verb can do with.
+    pub fn scratch_len(&self) -> usize {
+        scratch_len::<T, K, M>(&self.net)
     }
 
     /// Sets the periods of statistics and refreshes.
@@ -71,7 +76,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         {
             SettingError::unless(period > 0, setting, T::from_usize(period as usize))?;
         }
-        schedule.deal(self.net, self.map.cost(), self.slots);
+        schedule.deal(&self.net, self.map.cost(), &mut self.slots);
         self.schedule = schedule;
         Ok(self)
     }
@@ -119,8 +124,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     }
 
     /// The network's shapes.
-    pub fn net(&self) -> &'s [LayerShape] {
-        self.net
+    pub fn net(&self) -> &[LayerShape] {
+        &self.net
     }
 
     /// Is a statistics update due at this step?
@@ -187,7 +192,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         is_due: impl Fn(u32) -> bool,
         scratch: &mut [T],
     ) -> Result<RefreshReport, LayerError> {
-        self.expect_scratch(0, scratch_len::<T, K, M>(self.net), scratch)?;
+        self.expect_scratch(0, scratch_len::<T, K, M>(&self.net), scratch)?;
         self.step += 1;
         let lambda = self.damping + self.l2;
         let mut report = RefreshReport::default();
@@ -328,6 +333,17 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     }
 }
 
+#[cfg(feature = "alloc")]
+impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'static, T, M, K> {
+    /// A preconditioner that owns its storage, otherwise as [`new`](Self::new).
+    ///
+    /// # Errors
+    /// [`StorageError::EmptyLayer`].
+    pub fn on_heap(net: &[LayerShape], map: M, kernel: K) -> Result<Self, StorageError> {
+        Self::with_storage(Net::Owned(net.to_vec()), map, kernel, Storage::on_heap(net, M::LAYOUT))
+    }
+}
+
 impl<'s, T: Scalar, M: FactorMap<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// Begins one statistics update over `cases` cases, which may be added whole, in parts, or one by one.
     ///
@@ -444,7 +460,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
     }
 
     fn shape_with_scratch(&self, layer: usize, scratch: &[T]) -> Result<LayerShape, LayerErrorKind> {
-        let net = self.owner.net;
+        let net = &self.owner.net;
         let &shape = net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: net.len() })?;
         let needed = observe_scratch_len::<T, K>(shape);
         self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;

@@ -20,7 +20,7 @@ const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// Bytes that [`save`](Self::save) writes.
-    pub const fn saved_len(&self) -> usize {
+    pub fn saved_len(&self) -> usize {
         HEAD_LEN
             + self.net.len() * (SHAPE_LEN + SLOT_LEN)
             + 8
@@ -40,7 +40,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         self.save_shapes(&mut out)?;
         out.bytes(&self.step.to_le_bytes())?;
         out.number(self.damping)?;
-        for slot in &*self.slots {
+        for slot in self.slots.iter() {
             out.bytes(&slot.updates.to_le_bytes())?;
             for weight in slot.weights {
                 out.bytes(&weight.to_le_bytes())?;
@@ -51,7 +51,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
             out.bytes(&slot.refreshed_damping.to_le_bytes())?;
             out.bytes(&[slot.failures])?;
         }
-        for &number in &*self.numbers {
+        for &number in self.numbers.iter() {
             out.number(number)?;
         }
         let checksum = out.checksum.value().to_le_bytes();
@@ -64,7 +64,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         out.bytes(&[T::BYTES as u8])?;
         out.bytes(&map_digest::<T, M>().to_le_bytes())?;
         out.bytes(&(self.net.len() as u32).to_le_bytes())?;
-        for shape in self.net {
+        for shape in self.net.iter() {
             out.bytes(&(shape.outputs() as u32).to_le_bytes())?;
             out.bytes(&(shape.inputs() as u32).to_le_bytes())?;
             out.bytes(&[u8::from(shape.has_bias())])?;

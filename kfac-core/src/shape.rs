@@ -1,5 +1,8 @@
 //! Shapes of weight blocks, as plain numbers that a `const` can hold.
 
+use core::ops::Range;
+use kfac_linalg::Scalar;
+
 /// One weight block `W`: `outputs x inputs`, where `inputs` counts the bias column.
 ///
 /// A network is a slice of these. Groups of a grouped convolution are one shape each; a tied weight is one shape
@@ -166,24 +169,58 @@ impl Window {
         self.channels * self.image[0] * self.image[1]
     }
 
-    /// The image index under each element of the patch at `location`, in patch order; `None` in the padding.
-    ///
-    /// One place holds the geometry: forward, backward, tangent and the statistics all walk it.
-    pub fn patch_indices(self, location: usize) -> impl Iterator<Item = Option<usize>> {
+    /// Copies the patch of `image` at `location` to `patch`, zeros where it reaches into the padding.
+    pub fn copy_patch<T: Scalar>(self, image: &[T], location: usize, patch: &mut [T]) {
+        patch.fill(T::ZERO);
+        self.for_each_run(location, |place, start| {
+            let run = &mut patch[place];
+            if self.dilation[1] == 1 {
+                run.copy_from_slice(&image[start..][..run.len()]);
+            } else {
+                for (value, &pixel) in run.iter_mut().zip(image[start..].iter().step_by(self.dilation[1])) {
+                    *value = pixel;
+                }
+            }
+        });
+    }
+
+    /// Adds `patch` to the pixels of `image` that it lies over: the transpose of [`copy_patch`](Self::copy_patch).
+    pub fn add_patch<T: Scalar>(self, patch: &[T], location: usize, image: &mut [T]) {
+        self.for_each_run(location, |place, start| {
+            for (&value, pixel) in
+                patch[place].iter().zip(image[start..].iter_mut().step_by(self.dilation[1]))
+            {
+                *pixel += value;
+            }
+        });
+    }
+
+    /// Visits the parts of a patch that lie inside the image, a kernel row at a time: the range within the patch,
+    /// and the image index of its first element. One place holds the geometry.
+    fn for_each_run(self, location: usize, mut visit: impl FnMut(Range<usize>, usize)) {
         let width_out = self.output()[1].max(1);
-        let corner = [location / width_out * self.stride[0], location % width_out * self.stride[1]];
         let [height, width] = self.image;
-        (0..self.channels).flat_map(move |channel| {
-            (0..self.kernel[0]).flat_map(move |kernel_row| {
-                let row = (corner[0] + kernel_row * self.dilation[0]).wrapping_sub(self.padding[0][0]);
-                (0..self.kernel[1]).map(move |kernel_column| {
-                    let column =
-                        (corner[1] + kernel_column * self.dilation[1]).wrapping_sub(self.padding[1][0]);
-                    // Above or left of the image the subtraction wraps to a number beyond its size.
-                    (row < height && column < width).then(|| (channel * height + row) * width + column)
-                })
-            })
-        })
+        let corner = [location / width_out * self.stride[0], location % width_out * self.stride[1]];
+        // Kernel columns whose pixel `corner + k dilation - padding` lies in `0..width`.
+        let (left, step) = (self.padding[1][0], self.dilation[1]);
+        let first = left.saturating_sub(corner[1]).div_ceil(step).min(self.kernel[1]);
+        let end = (width + left).saturating_sub(corner[1]).div_ceil(step).clamp(first, self.kernel[1]);
+        if first == end {
+            return;
+        }
+        let column = corner[1] + first * step - left;
+        for channel in 0..self.channels {
+            for kernel_row in 0..self.kernel[0] {
+                let Some(row) = (corner[0] + kernel_row * self.dilation[0])
+                    .checked_sub(self.padding[0][0])
+                    .filter(|&row| row < height)
+                else {
+                    continue;
+                };
+                let place = (channel * self.kernel[0] + kernel_row) * self.kernel[1];
+                visit(place + first..place + end, (channel * height + row) * width + column);
+            }
+        }
     }
 }
 
@@ -205,10 +242,53 @@ mod tests {
     fn patches_read_channel_then_kernel_row_then_kernel_column() {
         let window = Window::new(2, [2, 3], [2, 2]).with_padding([[1, 0], [0, 0]]);
         assert_eq!(window.output(), [2, 2]);
-        let first: [Option<usize>; 8] = [None, None, Some(0), Some(1), None, None, Some(6), Some(7)];
-        assert!(window.patch_indices(0).eq(first));
-        let last = [1, 2, 4, 5, 7, 8, 10, 11].map(Some);
-        assert!(window.patch_indices(3).eq(last));
+        let image: [f64; 12] = core::array::from_fn(|i| i as f64 + 1.0);
+        let mut patch = [f64::NAN; 8];
+        window.copy_patch(&image, 0, &mut patch);
+        assert_eq!(patch, [0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 7.0, 8.0]);
+        window.copy_patch(&image, 3, &mut patch);
+        assert_eq!(patch, [2.0, 3.0, 5.0, 6.0, 8.0, 9.0, 11.0, 12.0]);
+    }
+
+    #[test]
+    fn patches_are_those_of_the_pixel_by_pixel_definition_and_adding_is_their_transpose() {
+        for (stride, dilation, padding) in [
+            ([1, 1], [1, 1], [[0, 0], [0, 0]]),
+            ([2, 1], [1, 3], [[2, 0], [1, 4]]),
+            ([1, 3], [2, 2], [[0, 3], [3, 1]]),
+        ] {
+            let window = Window::new(2, [4, 5], [3, 2])
+                .with_stride(stride)
+                .with_dilation(dilation)
+                .with_padding(padding);
+            let image: [f64; 40] = core::array::from_fn(|i| (i * i % 17) as f64 + 1.0);
+            for location in 0..window.locations() {
+                let mut patch = [0.0; 12];
+                window.copy_patch(&image, location, &mut patch);
+                let place = [location / window.output()[1], location % window.output()[1]];
+                let mut counts = [0.0; 40];
+                window.add_patch(&[1.0; 12], location, &mut counts);
+                let mut expected_counts = [0.0; 40];
+                for (index, &value) in patch.iter().enumerate() {
+                    let (channel, kernel) = (index / 6, [index % 6 / 2, index % 2]);
+                    let pixel: [isize; 2] = core::array::from_fn(|axis| {
+                        (place[axis] * stride[axis] + kernel[axis] * dilation[axis]) as isize
+                            - padding[axis][0] as isize
+                    });
+                    let inside = (0..4).contains(&pixel[0]) && (0..5).contains(&pixel[1]);
+                    let flat = (channel as isize * 20 + pixel[0] * 5 + pixel[1]) as usize;
+                    assert_eq!(
+                        value,
+                        if inside { image[flat] } else { 0.0 },
+                        "{window:?} {location} {index}"
+                    );
+                    if inside {
+                        expected_counts[flat] += 1.0;
+                    }
+                }
+                assert_eq!(counts, expected_counts, "{window:?} {location}");
+            }
+        }
     }
 
     #[test]

@@ -40,9 +40,6 @@ impl<T: Scalar> Inputs<T> for Patches<'_, T> {
 
     fn write_row(&self, case: usize, position: usize, out: &mut [T]) {
         let len = self.window.image_len();
-        let image = &self.images[case * len..][..len];
-        for (value, index) in out.iter_mut().zip(self.window.patch_indices(position)) {
-            *value = index.map_or(T::ZERO, |index| image[index]);
-        }
+        self.window.copy_patch(&self.images[case * len..][..len], position, out);
     }
 }

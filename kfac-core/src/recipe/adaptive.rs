@@ -14,7 +14,6 @@ use kfac_linalg::Scalar;
 /// use kfac_core::linalg::{MatMut, MatRef, Reproducible};
 /// use kfac_core::losses::{Loss, Target};
 /// use kfac_core::map::Eigenbasis;
-/// use kfac_core::memory::HeapMemory;
 /// use kfac_core::recipe::AdaptiveStep;
 /// use kfac_core::step::{FisherProducts, Slopes};
 /// use kfac_core::{LayerGradient, LayerShape, Preconditioner};
@@ -29,8 +28,8 @@ use kfac_linalg::Scalar;
 ///     (0..4).map(loss).sum::<f64>() / 4.0
 /// };
 /// let net = [LayerShape::dense(2, 3)];
-/// let (mut memory, mut scratch) = HeapMemory::for_network::<Reproducible, Eigenbasis>(&net);
-/// let mut kfac = Preconditioner::new(&net, Eigenbasis::full(), Reproducible, memory.borrow())?;
+/// let mut kfac = Preconditioner::on_heap(&net, Eigenbasis::full(), Reproducible)?;
+/// let mut scratch = vec![0.0; kfac.scratch_len()];
 /// let mut recipe = AdaptiveStep::new(LevenbergMarquardt::new(0.1, AdaptationRule::feed_forward())?);
 /// let (mut w, mut delta, mut previous) = ([0.0; 9], [0.0; 9], [0.0; 9]);
 /// for step in 0..10u32 {
