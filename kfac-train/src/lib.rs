@@ -1,1 +1,14 @@
-//! placeholder
+//! Reference models, baselines and data that re-measure the claims made for K-FAC.
+#![forbid(unsafe_code)]
+
+pub mod claims;
+pub mod data;
+mod engine;
+pub mod layer;
+pub mod model;
+mod random;
+pub mod tape;
+
+pub use engine::Engine;
+pub use kfac_core;
+pub use kfac_linalg;

@@ -1,0 +1,74 @@
+//! The literature's claims, each measured against a baseline tuned as hard as the method.
+//!
+//! `cargo xtask reproduce` runs the claims of [`all`] and prints their [`ClaimRecord`]s; what is measured, and
+//! how, is decided here alone.
+
+mod progress;
+mod record;
+
+pub use progress::{Progress, Silent};
+pub use record::{AxisScale, ClaimRecord, Curve, Figure, Optimum, Row, Search, SeedResult, Side, Verdict};
+
+use std::path::PathBuf;
+
+/// How long a reproduction may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Embedded and generated data only, minutes on two cores. A search starts at a recorded optimum and checks
+    /// that its neighbours are worse.
+    Quick,
+    /// The whole search for every row.
+    Full,
+}
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long it may take.
+    pub profile: Profile,
+    /// Folder with `mnist/`, `fashion-mnist/`, `tinyshakespeare/input.txt`, any of them; rows on them are run when it is given.
+    pub data: Option<PathBuf>,
+    /// Number of seeds per contender.
+    pub seeds: usize,
+    /// Runs that go on at the same time.
+    pub threads: usize,
+}
+
+/// A claim that can be run.
+pub struct Claim {
+    /// Short name, as in `--claim NAME`.
+    pub name: &'static str,
+    /// One line for the command's help.
+    pub summary: &'static str,
+    /// Measures it.
+    pub run: fn(&Settings, &dyn Progress) -> Result<ClaimRecord, ClaimError>,
+}
+
+/// Why a claim could not be measured at all. (A run that diverges is a result, not an error.)
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// A data file is missing or damaged.
+    Data(crate::data::DataError),
+}
+
+impl std::fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Data(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {}
+
+impl From<crate::data::DataError> for ClaimError {
+    fn from(error: crate::data::DataError) -> Self {
+        Self::Data(error)
+    }
+}
+
+/// Every claim, in the order of the report.
+pub fn all() -> Vec<Claim> {
+    Vec::new()
+}

@@ -1,0 +1,13 @@
+//! Networks: a chain of layers, its loss, and the passes over both.
+
+mod autoencoder;
+mod cnn;
+mod init;
+mod network;
+mod rnn;
+
+pub use autoencoder::autoencoder;
+pub use cnn::{ConvolutionStage, cnn};
+pub use init::Init;
+pub use network::{Network, NetworkError};
+pub use rnn::rnn;
