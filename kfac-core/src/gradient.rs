@@ -1,6 +1,6 @@
 //! Weight gradients as the caller stores them.
 
-use crate::error::{LayerErrorKind, Quantity};
+use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::shape::LayerShape;
 use kfac_linalg::{MatMut, Scalar, ShapeError};
 
@@ -22,6 +22,21 @@ impl<'a, T: Scalar> LayerGradient<'a, T> {
     /// `V` of the weights, `m x (n - 1)`, and of the bias, `m` numbers.
     pub fn with_bias(layer: usize, weight: MatMut<'a, T>, bias: &'a mut [T]) -> Self {
         Self { layer, weight, bias: Some(bias) }
+    }
+
+    /// The joint gradient of `layer` at the front of `flat`, and what follows it.
+    pub(crate) fn first_of(
+        flat: &'a mut [T],
+        layer: usize,
+        shape: LayerShape,
+    ) -> Result<(Self, &'a mut [T]), LayerError> {
+        let error = ShapeError { expected: [shape.weights(), 1], found: [flat.len(), 1] };
+        let (block, tail) = flat
+            .split_at_mut_checked(shape.weights())
+            .ok_or(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer))?;
+        let weight = MatMut::row_major(block, shape.outputs(), shape.inputs())
+            .map_err(|error| LayerErrorKind::Internal(error).at(layer))?;
+        Ok((Self::joint(layer, weight), tail))
     }
 
     /// Index of the layer in the network.

@@ -6,6 +6,7 @@
 
 use crate::sampling::{normal_pair, uniform};
 use core::fmt;
+use kfac_linalg::product::{dot, sum_terms};
 use kfac_linalg::{Scalar, ShapeError};
 
 /// The loss of one case, and the distribution that it is the negative log-likelihood of.
@@ -36,9 +37,7 @@ impl Loss {
     pub fn value<T: Scalar>(self, outputs: &[T], target: Target<'_, T>) -> Result<T, LossError> {
         match (self, target) {
             (Self::Square, Target::Values(y)) => {
-                same_length(outputs, y)?;
-                let squares = outputs.iter().zip(y).fold(T::ZERO, |sum, (&f, &y)| sum + (f - y) * (f - y));
-                Ok(T::from_f64(0.5) * squares)
+                Ok(T::from_f64(0.5) * sum_terms([outputs, y], |[f, y]| (f - y) * (f - y))?)
             }
             (Self::Softmax, Target::Class(class)) => {
                 let &f =
@@ -47,11 +46,8 @@ impl Loss {
                 Ok(sum.ln() + (top - f))
             }
             (Self::Bernoulli, Target::Values(y)) => {
-                same_length(outputs, y)?;
-                // log(1 + e^f) - y f, without overflow at either end.
-                let cross_entropy =
-                    |f: T, y: T| f.maximum(T::ZERO) - y * f + (T::ONE + (-f.abs()).exp()).ln();
-                Ok(outputs.iter().zip(y).fold(T::ZERO, |sum, (&f, &y)| sum + cross_entropy(f, y)))
+                // -y ln p - (1 - y) ln(1 - p) = ln(1 + e^f) - y f
+                Ok(sum_terms([outputs, y], |[f, y]| f.softplus() - y * f)?)
             }
             _ => Err(LossError::WrongTarget),
         }
@@ -85,7 +81,7 @@ impl Loss {
             (Self::Bernoulli, Target::Values(y)) => {
                 same_length(outputs, y)?;
                 for ((gradient, &f), &y) in gradient.iter_mut().zip(outputs).zip(y) {
-                    *gradient = sigmoid(f) - y;
+                    *gradient = f.sigmoid() - y;
                 }
             }
             _ => return Err(LossError::WrongTarget),
@@ -137,7 +133,7 @@ impl Loss {
             }
             Self::Bernoulli => {
                 for ((gradient, &f), &bits) in gradient.iter_mut().zip(outputs).zip(bits) {
-                    let p = sigmoid(f);
+                    let p = f.sigmoid();
                     *gradient = if uniform::<T>(bits) < p { p - T::ONE } else { p };
                 }
             }
@@ -153,7 +149,7 @@ impl Loss {
         same_length(outputs, v)?;
         same_length(outputs, w)?;
         Ok(match self {
-            Self::Square => v.iter().zip(w).fold(T::ZERO, |sum, (&v, &w)| sum + v * w),
+            Self::Square => dot(v, w)?,
             Self::Softmax => {
                 let (top, total) = exponential_sum(outputs);
                 let (mut vw, mut mean_v, mut mean_w) = (T::ZERO, T::ZERO, T::ZERO);
@@ -165,19 +161,12 @@ impl Loss {
                 }
                 vw - mean_v * mean_w
             }
-            Self::Bernoulli => outputs.iter().zip(v).zip(w).fold(T::ZERO, |sum, ((&f, &v), &w)| {
-                let p = sigmoid(f);
-                sum + p * (T::ONE - p) * v * w
-            }),
+            Self::Bernoulli => sum_terms([outputs, v, w], |[f, v, w]| {
+                let p = f.sigmoid();
+                p * (T::ONE - p) * v * w
+            })?,
         })
     }
-}
-
-/// `1 / (1 + e^-f)`, without overflow at either end.
-pub fn sigmoid<T: Scalar>(f: T) -> T {
-    let decay = (-f.abs()).exp();
-    let p = T::ONE / (T::ONE + decay);
-    if f >= T::ZERO { p } else { decay * p }
 }
 
 /// `e^f / Σ e^f`, written to `probabilities`.
@@ -228,6 +217,12 @@ pub enum LossError {
     },
     /// A slice has another length than the outputs.
     Shape(ShapeError),
+}
+
+impl From<ShapeError> for LossError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
+    }
 }
 
 impl fmt::Display for LossError {

@@ -14,7 +14,7 @@ use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
 use crate::statistics::factor::{Evidence, SquareSum};
 use kfac_linalg::product::dot;
-use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError};
+use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError, ShapeError};
 
 /// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
 ///
@@ -246,22 +246,62 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         gradients: &mut [LayerGradient<'_, T>],
         scratch: &mut [T],
     ) -> Result<Preconditioned<T>, LayerError> {
-        let mut total = Preconditioned { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
+        let mut total = Preconditioned::NOTHING;
         for gradient in &*gradients {
-            let layer = gradient.layer();
-            total.gradient_squares +=
-                self.check_gradient(gradient, scratch).map_err(|kind| kind.at(layer))?;
-            total.stale_layers += usize::from(self.slots[layer].failures > 0);
+            self.check_gradient(gradient, &mut total, scratch)?;
         }
         for gradient in gradients {
-            let layer = gradient.layer();
-            total.inner += self.precondition_layer(gradient, scratch).map_err(|kind| kind.at(layer))?;
+            self.precondition_layer(gradient, &mut total, scratch)?;
         }
         Ok(total)
     }
 
-    /// Returns `Σ V·V` of a gradient that can be preconditioned.
+    /// [`precondition`](Self::precondition) for the gradients of all layers in one slice: block after block in the
+    /// order of the network, each `m x n` row-major with the bias last.
+    ///
+    /// # Errors
+    /// As there, and [`LayerErrorKind::Shape`] at the first layer for which the slice is too short, or at the last
+    /// one where it is too long.
+    pub fn precondition_flat(
+        &mut self,
+        gradients: &mut [T],
+        scratch: &mut [T],
+    ) -> Result<Preconditioned<T>, LayerError> {
+        let mut total = Preconditioned::NOTHING;
+        let mut rest = &mut *gradients;
+        for (layer, &shape) in self.net.iter().enumerate() {
+            let (gradient, tail) = LayerGradient::first_of(rest, layer, shape)?;
+            self.check_gradient(&gradient, &mut total, scratch)?;
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            let layer = self.net.len().saturating_sub(1);
+            let error = ShapeError { expected: [0, 1], found: [rest.len(), 1] };
+            return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer));
+        }
+        let mut rest = gradients;
+        for layer in 0..self.net.len() {
+            let (mut gradient, tail) = LayerGradient::first_of(rest, layer, self.net[layer])?;
+            self.precondition_layer(&mut gradient, &mut total, scratch)?;
+            rest = tail;
+        }
+        Ok(total)
+    }
+
+    /// Refuses a gradient that cannot be preconditioned, and adds `V·V`.
     fn check_gradient(
+        &self,
+        gradient: &LayerGradient<'_, T>,
+        total: &mut Preconditioned<T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerError> {
+        let layer = gradient.layer();
+        total.gradient_squares += self.gradient_squares(gradient, scratch).map_err(|kind| kind.at(layer))?;
+        total.stale_layers += usize::from(self.slots[layer].failures > 0);
+        Ok(())
+    }
+
+    fn gradient_squares(
         &self,
         gradient: &LayerGradient<'_, T>,
         scratch: &mut [T],
@@ -283,12 +323,19 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         squares.finish()
     }
 
-    /// Replaces one checked `V` by `U` and returns `U·V`.
+    /// Replaces one checked `V` by `U`, and adds `U·V`.
     fn precondition_layer(
         &mut self,
         gradient: &mut LayerGradient<'_, T>,
+        total: &mut Preconditioned<T>,
         scratch: &mut [T],
-    ) -> Result<T, LayerErrorKind> {
+    ) -> Result<(), LayerError> {
+        let layer = gradient.layer();
+        total.inner += self.apply(gradient, scratch).map_err(|kind| kind.at(layer))?;
+        Ok(())
+    }
+
+    fn apply(&mut self, gradient: &mut LayerGradient<'_, T>, scratch: &mut [T]) -> Result<T, LayerErrorKind> {
         let layer = gradient.layer();
         let shape = self.net[layer];
         let (v, scratch) = scratch.split_at_mut(shape.weights());

@@ -1,5 +1,7 @@
 //! What the verbs of a preconditioner report: plain numbers.
 
+use kfac_linalg::Scalar;
+
 /// What one call of [`refresh`](crate::Preconditioner::refresh) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefreshReport {
@@ -26,6 +28,11 @@ pub struct Preconditioned<T> {
     pub gradient_squares: T,
     /// Layers whose last refresh failed: they were preconditioned with an older inverse.
     pub stale_layers: usize,
+}
+
+impl<T: Scalar> Preconditioned<T> {
+    /// No layer yet.
+    pub(crate) const NOTHING: Self = Self { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
 }
 
 /// The state of one layer.

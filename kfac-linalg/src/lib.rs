@@ -1,1 +1,78 @@
-//! placeholder
+//! Matrix kernels for second-order training: products, symmetric updates, Cholesky, eigenvectors.
+//!
+//! No operating system, no heap, no panic on what comes from outside. The chapters:
+//!
+//! - [`MatRef`], [`MatMut`], [`PackedRef`], [`PackedMut`]: views of the caller's numbers;
+//! - [`product`]: [`gemm`](product::gemm), [`syrk`](product::syrk), [`dot`](product::dot);
+//! - [`cholesky`]: [`factor`](cholesky::factor), [`solve`](cholesky::solve), [`inverse`](cholesky::inverse);
+//! - [`eigh`]: eigenvectors and eigenvalues of a symmetric matrix.
+//!
+//! # Conventions
+//!
+//! - **Row-major first.** `row_major` is the plain constructor; a transpose or a block is another view of
+//!   the same numbers, never a copy. Every routine takes every pair of strides.
+//! - **Symmetric matrices** are read from their lower triangle. What happens to the other one is said by each
+//!   routine. Packed storage is [rectangular full packed](PackedRef), `n(n+1)/2` numbers.
+//! - **The caller owns memory.** A routine `foo` that needs room takes a last argument `scratch` and has a
+//!   `const fn foo_scratch_len` beside it, so that a `static` array can hold it. What scratch contains before
+//!   and after never matters. Nothing here allocates (the `matrixmultiply` feature does, behind [`Fast`]).
+//! - **Failure is a value.** Wrong shapes, short scratch, a pivot that is not positive, a number that is not
+//!   finite: each has a name and carries the number that went wrong.
+//!
+//! # Kernels, and what is frozen
+//!
+//! Products take their arithmetic from a [`Kernel`], a type: [`Reproducible`] or [`Fast`].
+//! Under [`Reproducible`] the bits of a result depend on the operands alone, not on the target, on its
+//! register width or on the view they came through. Frozen for it, and part of the crate's version:
+//!
+//! - an element of a product: [`PRODUCT_BLOCK`](product::PRODUCT_BLOCK) terms at a time, one chain of unfused
+//!   multiply-adds each ([`gemm`](product::gemm));
+//! - the sixteen partial sums of [`dot`](product::dot) and the tree that joins them;
+//! - the block sizes of [`cholesky`], the order of rotations in [`eigh::jacobi`];
+//! - square roots (correctly rounded everywhere) and the transcendental functions of [`Scalar`].
+//!
+//! No feature changes a bit of it. [`Fast`] promises accuracy and speed only.
+//!
+//! # Example
+//!
+//! The damped inverse of a second moment, `(XᵀX / k + I/10)⁻¹`, in arrays on the stack:
+//!
+//! ```
+//! use kfac_linalg::{cholesky, product, MatMut, MatRef, Reproducible};
+//!
+//! let rows = [1.0_f64, 2.0, 0.5, -1.0, 3.0, 1.0]; // three observations of two numbers
+//! let mut scratch = [0.0; cholesky::inverse_scratch_len::<f64, Reproducible>(2)];
+//! let mut a = [0.0; 4];
+//!
+//! let x = MatRef::row_major(&rows, 3, 2)?;
+//! let third = product::Accumulate::Replace(1.0 / 3.0);
+//! product::syrk_lower(Reproducible, MatMut::row_major(&mut a, 2, 2)?, third, x, &mut scratch)?;
+//! (0..2).for_each(|i| a[2 * i + i] += 0.1);
+//!
+//! let outcome = cholesky::inverse(Reproducible, MatMut::row_major(&mut a, 2, 2)?, &mut scratch)?;
+//! assert_eq!(a[1], a[2]); // the full, symmetric inverse
+//! assert!(outcome.log_determinant > 0.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![no_std]
+#![deny(unsafe_code, missing_docs)]
+
+#[cfg(feature = "std")]
+extern crate std;
+
+mod arch;
+pub mod cholesky;
+pub mod eigh;
+mod elementary;
+mod error;
+mod kernel;
+mod packed;
+pub mod product;
+mod scalar;
+mod view;
+
+pub use error::{ScratchError, ShapeError};
+pub use kernel::{Fast, Kernel, Reproducible};
+pub use packed::{PackedMut, PackedRef, packed_len};
+pub use scalar::Scalar;
+pub use view::{MatMut, MatRef};

@@ -6,8 +6,11 @@ pub mod data;
 mod engine;
 pub mod layer;
 pub mod model;
+pub mod optimizer;
 mod random;
+mod stopwatch;
 pub mod tape;
+pub mod trainer;
 
 pub use engine::Engine;
 pub use kfac_core;

@@ -2,7 +2,6 @@ use super::{Layer, Moving};
 use crate::engine::Engine;
 use crate::tape::{Evidence, LayerTape, resize};
 use kfac_core::LayerShape;
-use kfac_core::losses::sigmoid;
 use kfac_linalg::{Kernel, Scalar};
 
 /// An elementwise function.
@@ -17,15 +16,6 @@ pub enum Nonlinearity {
 }
 
 impl Nonlinearity {
-    /// `f(s)`.
-    pub fn value<T: Scalar>(self, s: T) -> T {
-        match self {
-            Self::Tanh => s.tanh(),
-            Self::Sigmoid => sigmoid(s),
-            Self::Relu => s.maximum(T::ZERO),
-        }
-    }
-
     /// `f'(s)` from `y = f(s)`.
     pub fn slope<T: Scalar>(self, y: T) -> T {
         match self {
@@ -71,8 +61,11 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Activation {
 
     fn forward(&self, _weights: &[T], input: &[T], tape: &mut LayerTape<T>, _engine: &mut Engine<T, K>) {
         resize(&mut tape.output, input.len());
-        for (y, &s) in tape.output.iter_mut().zip(input) {
-            *y = self.function.value(s);
+        // One loop per function, so that each compiles to vector code.
+        match self.function {
+            Nonlinearity::Tanh => apply(&mut tape.output, input, T::tanh),
+            Nonlinearity::Sigmoid => apply(&mut tape.output, input, T::sigmoid),
+            Nonlinearity::Relu => apply(&mut tape.output, input, |s| s.maximum(T::ZERO)),
         }
     }
 
@@ -106,5 +99,11 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Activation {
 
     fn evidence<'t>(&self, block: usize, _tape: &'t LayerTape<T>) -> Evidence<'t, T> {
         unreachable!("an activation has no weight block {block}")
+    }
+}
+
+fn apply<T: Scalar>(out: &mut [T], input: &[T], function: impl Fn(T) -> T) {
+    for (y, &s) in out.iter_mut().zip(input) {
+        *y = function(s);
     }
 }

@@ -1,0 +1,238 @@
+//! Cyclic two-sided Jacobi: rotate pairs of rows and columns until nothing is left off the diagonal.
+//!
+//! One sweep meets every pair of rows once, in `n - 1` rounds of `n / 2` disjoint pairs (a round-robin
+//! tournament, `sweep`), and costs about `9 n³` flops whatever the matrix; off-diagonal elements shrink
+//! quadratically, so six to nine sweeps do from a [`cold`] start and one to four from a [`warm`] one. Work per call
+//! is bounded by the [`Budget`], and what was reached is reported.
+//!
+//! The matrix is first scaled by a power of two to a largest element in `[1, 2)`: squares then neither overflow nor
+//! underflow, whatever the units, and not a bit is lost.
+//!
+//! It is the independent reference for every other solver. Source: Golub and Van Loan, Matrix Computations,
+//! 4th edition, section 8.5; the order of pairs is that of Brent and Luk 1985, SIAM J. Sci. Stat. Comput. 6:69.
+
+mod sweep;
+mod warm;
+
+pub use super::EighError;
+pub use warm::warm;
+
+use crate::error::{ScratchError, ShapeError};
+use crate::kernel::Kernel;
+use crate::scalar::Scalar;
+use crate::view::{MatMut, MatRef};
+use sweep::Tournament;
+
+/// How long to sweep, and what to accept when the sweeps are spent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Most sweeps.
+    pub sweeps: u8,
+    /// Converged when the relative off-diagonal norm is at most `tolerance n eps`. Below 1/2 it may never be: pairs
+    /// that are diagonal to working precision are left alone.
+    pub tolerance: f64,
+    /// Relative off-diagonal norm still accepted when the sweeps are spent; above it is
+    /// [`EighError::BudgetSpent`].
+    pub accept: f64,
+}
+
+impl Budget {
+    /// To convergence: 30 sweeps, three times what the hardest known spectra take; unconverged is an error.
+    pub const FULL: Self = Self { sweeps: 30, tolerance: 0.5, accept: 0.0 };
+
+    /// At most `sweeps` sweeps; whatever was reached is taken.
+    #[must_use]
+    pub const fn bounded(sweeps: u8) -> Self {
+        Self { sweeps, accept: 1.0, ..Self::FULL }
+    }
+}
+
+/// How far the sweeps came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Sweeps taken.
+    pub sweeps: u8,
+    /// `||offdiag||_F / ||A||_F` at the end, in `[0, 1]`; 0 for the zero matrix.
+    pub off_diagonal: f64,
+    /// Whether that met the budget's tolerance.
+    pub converged: bool,
+}
+
+/// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares and a few rows.
+pub const fn scratch_len<T: Scalar, K: Kernel<T>>(n: usize) -> usize {
+    let even = n.next_multiple_of(2);
+    even * even + n * n + 3 * even + K::PACK_LEN
+}
+
+/// `A = Q diag(d) Qᵀ`, starting from the identity.
+///
+/// Eigenvalues ascend; eigenvector `j` is column `j` of `q`, of either sign. The kernel takes no part in a cold
+/// start, which has no products: both give the same bits.
+///
+/// # Shapes
+/// `a`: `n x n`, its lower triangle is read; `q`: `n x n`; `d`: `n`; `scratch`: [`scratch_len`].
+///
+/// # Errors
+/// [`EighError::NotFinite`], [`EighError::Shape`], [`EighError::Scratch`]: `q` and `d` are untouched.
+/// [`EighError::BudgetSpent`]: `q` and `d` hold the unconverged result, `q` orthonormal all the same.
+/// [`EighError::Overflow`]: an eigenvalue exceeds the largest number though no element does.
+pub fn cold<T: Scalar, K: Kernel<T>>(
+    _kernel: K,
+    a: MatRef<'_, T>,
+    q: MatMut<'_, T>,
+    d: &mut [T],
+    budget: Budget,
+    scratch: &mut [T],
+) -> Result<Outcome, EighError> {
+    check::<T, K>(&a, &q, d, scratch.len())?;
+    let scale = Scale::of(&a)?;
+    let mut tournament = Tournament::new(scratch, a.rows());
+    tournament.vectors_mut()?.fill(T::ZERO);
+    for (i, row) in tournament.v.chunks_exact_mut(a.rows().max(1)).enumerate() {
+        row[i] = T::ONE;
+    }
+    scale.copy(&a, tournament.matrix_mut()?);
+    finish(tournament, q, d, budget, scale)
+}
+
+/// Shapes and scratch of [`cold`] and [`warm`].
+fn check<T: Scalar, K: Kernel<T>>(
+    a: &MatRef<'_, T>,
+    q: &MatMut<'_, T>,
+    d: &[T],
+    scratch: usize,
+) -> Result<(), EighError> {
+    let n = a.rows();
+    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check([n, n], q.shape())?;
+    ShapeError::check([n, 1], [d.len(), 1])?;
+    ScratchError::check(scratch_len::<T, K>(n), scratch)?;
+    Ok(())
+}
+
+/// Sweeps within the budget, sorts, and writes the result.
+fn finish<T: Scalar>(
+    mut tournament: Tournament<'_, T>,
+    mut q: MatMut<'_, T>,
+    d: &mut [T],
+    budget: Budget,
+    scale: Scale<T>,
+) -> Result<Outcome, EighError> {
+    let n = d.len();
+    let enough = budget.tolerance * n as f64 * T::EPSILON.to_f64();
+    let mut outcome = Outcome { sweeps: 0, off_diagonal: tournament.off_diagonal(), converged: false };
+    let mut moving = true;
+    loop {
+        outcome.converged = outcome.off_diagonal <= enough;
+        if outcome.converged || !moving || outcome.sweeps == budget.sweeps {
+            break;
+        }
+        moving = tournament.sweep();
+        outcome.sweeps += 1;
+        outcome.off_diagonal = tournament.off_diagonal();
+    }
+
+    tournament.diagonal(d);
+    sort_with_rows(d, tournament.v);
+    d.iter_mut().for_each(|x| *x *= scale.up);
+    q.copy_from(tournament.vectors_mut()?.as_ref().transposed())?;
+    if let Some(index) = d.iter().position(|x| !x.is_finite()) {
+        return Err(EighError::Overflow { index });
+    }
+    if outcome.converged || outcome.off_diagonal <= budget.accept {
+        Ok(outcome)
+    } else {
+        Err(EighError::BudgetSpent(outcome))
+    }
+}
+
+/// Sorts `d` upwards, and with it the rows of the square `v`. By selection: `n²` cheap comparisons, but at most
+/// `n` exchanges of rows, and no room needed for a permutation.
+fn sort_with_rows<T: Scalar>(d: &mut [T], v: &mut [T]) {
+    let n = d.len();
+    for i in 0..n {
+        let least = (i..n).fold(i, |least, j| if d[j] < d[least] { j } else { least });
+        if least > i {
+            d.swap(i, least);
+            let (head, tail) = v.split_at_mut(least * n);
+            head[i * n..][..n].swap_with_slice(&mut tail[..n]);
+        }
+    }
+}
+
+/// A power of two and its inverse.
+struct Scale<T> {
+    down: T,
+    up: T,
+}
+
+impl<T: Scalar> Scale<T> {
+    /// The power of two that brings the largest element of the lower triangle into `[1, 2)`.
+    ///
+    /// Kept in the range of normal numbers on both sides, so that neither factor loses a bit: the largest element
+    /// may then end in `[2, 4)`, or below 1 when it is subnormal.
+    fn of(a: &MatRef<'_, T>) -> Result<Self, EighError> {
+        let mut largest = T::ZERO;
+        for row in 0..a.rows() {
+            for col in 0..=row {
+                let x = a.at(row, col).abs();
+                if !x.is_finite() {
+                    return Err(EighError::NotFinite { row, col });
+                }
+                largest = largest.maximum(x);
+            }
+        }
+        let limit = -exponent(T::MIN_POSITIVE.to_f64());
+        let e = exponent(largest.to_f64()).clamp(-limit, limit);
+        Ok(Self { down: T::from_f64(power_of_two(-e)), up: T::from_f64(power_of_two(e)) })
+    }
+
+    /// Writes both triangles of the scaled matrix from the lower triangle of `a`.
+    fn copy(&self, a: &MatRef<'_, T>, mut to: MatMut<'_, T>) {
+        for i in 0..a.rows() {
+            for j in 0..=i {
+                let x = a.at(i, j) * self.down;
+                to.set(i, j, x);
+                to.set(j, i, x);
+            }
+        }
+    }
+}
+
+/// `floor(log2 x)` of a positive normal number, from its bits; -1023 for zero and below the normal range.
+fn exponent(x: f64) -> i32 {
+    (x.to_bits() >> 52) as i32 - 1023
+}
+
+/// `2^e` for `e` from -1022 to 1023.
+fn power_of_two(e: i32) -> f64 {
+    f64::from_bits(((e + 1023) as u64) << 52)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_is_an_exact_power_of_two_and_its_inverse() {
+        for x in [1.0_f32, 1.5, 3.0, 1e37, f32::MAX, 1e-30, f32::MIN_POSITIVE, 1e-44, 0.0] {
+            let numbers = [-x];
+            let Ok(Scale { down, up }) = Scale::of(&MatRef::row_major(&numbers, 1, 1).unwrap()) else {
+                panic!("{x:e} is finite");
+            };
+            assert_eq!(down * up, 1.0, "{x:e}");
+            assert!(
+                x * down < 4.0 && (x * down >= 1.0 || x < f32::MIN_POSITIVE),
+                "{x:e} becomes {:e}",
+                x * down
+            );
+        }
+    }
+
+    #[test]
+    fn sorting_takes_the_rows_along() {
+        let (mut d, mut v) = ([3.0, 1.0, 2.0], [30.0, 31.0, 32.0, 10.0, 11.0, 12.0, 20.0, 21.0, 22.0]);
+        sort_with_rows(&mut d, &mut v);
+        assert_eq!((d, v), ([1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 20.0, 21.0, 22.0, 30.0, 31.0, 32.0]));
+    }
+}

@@ -1,0 +1,78 @@
+//! Eigenvectors and eigenvalues of a symmetric matrix, `A = Q diag(d) Qᵀ`.
+//!
+//! [`jacobi`] is the smallest and most independent solver: bounded work per sweep, cold or warm start.
+
+pub mod jacobi;
+
+use crate::error::{ScratchError, ShapeError};
+use crate::product::ProductError;
+use core::fmt;
+
+/// Why a decomposition could not be formed, or not to the accuracy asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum EighError {
+    /// Shapes that do not fit together. Nothing was written.
+    Shape(ShapeError),
+    /// Scratch too short. Nothing was written.
+    Scratch(ScratchError),
+    /// An element of the matrix, or of the basis of a warm start, is infinite or NaN. Nothing was written.
+    NotFinite {
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// The basis of a warm start is too far from orthonormal to be mended. Nothing was written.
+    NotOrthonormal {
+        /// `||QᵀQ - I||_F`; the limit is 1/2.
+        deviation: f64,
+    },
+    /// The sweeps are spent; the outcome says how far they came. `q` and `d` hold that result.
+    BudgetSpent(jacobi::Outcome),
+    /// An eigenvalue exceeds the largest number of its type. `q` and `d` hold the result, `d` with infinities.
+    Overflow {
+        /// Index of the first such eigenvalue.
+        index: usize,
+    },
+}
+
+impl fmt::Display for EighError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(error) => error.fmt(f),
+            Self::Scratch(error) => error.fmt(f),
+            Self::NotFinite { row, col } => write!(f, "element ({row}, {col}) is not finite"),
+            Self::NotOrthonormal { deviation } => {
+                write!(f, "the starting basis is not orthonormal: it deviates by {deviation:e}")
+            }
+            Self::BudgetSpent(jacobi::Outcome { sweeps, off_diagonal, .. }) => {
+                write!(f, "{sweeps} sweeps left a relative off-diagonal norm of {off_diagonal:e}")
+            }
+            Self::Overflow { index } => write!(f, "eigenvalue {index} exceeds the largest number"),
+        }
+    }
+}
+
+impl core::error::Error for EighError {}
+
+impl From<ShapeError> for EighError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
+    }
+}
+
+impl From<ScratchError> for EighError {
+    fn from(error: ScratchError) -> Self {
+        Self::Scratch(error)
+    }
+}
+
+impl From<ProductError> for EighError {
+    fn from(error: ProductError) -> Self {
+        match error {
+            ProductError::Shape(error) => Self::Shape(error),
+            ProductError::Scratch(error) => Self::Scratch(error),
+        }
+    }
+}

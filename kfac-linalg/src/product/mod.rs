@@ -1,0 +1,79 @@
+//! Products of matrices and of vectors.
+//!
+//! [`gemm`] multiplies two matrices, [`syrk`] and [`syrk_lower`] form the lower triangle of `XᵀX` for half the
+//! flops, [`dot`] multiplies two vectors.
+
+mod dot;
+mod gemm;
+mod syrk;
+
+pub use dot::{dot, sum_terms};
+pub use gemm::{gemm, gemm_scratch_len};
+pub use syrk::{syrk, syrk_lower, syrk_scratch_len};
+
+use crate::error::{ScratchError, ShapeError};
+use crate::scalar::Scalar;
+use core::fmt;
+
+/// Terms of one chain of multiply-adds in an element of a product: frozen, see [`gemm`].
+pub const PRODUCT_BLOCK: usize = 256;
+
+/// What becomes of the result matrix, and the number that scales the product.
+#[derive(Clone, Copy, Debug)]
+pub enum Accumulate<T> {
+    /// `C = scale A B`; `C` is not read, so it may hold anything.
+    Replace(T),
+    /// `C += scale A B`.
+    Add(T),
+}
+
+impl<T: Scalar> Accumulate<T> {
+    /// What becomes of `C` when further terms follow: they are added.
+    pub(crate) fn next(self) -> Self {
+        match self {
+            Self::Replace(scale) | Self::Add(scale) => Self::Add(scale),
+        }
+    }
+
+    /// `c = scale sum` or `c += scale sum`, one by one.
+    #[inline(always)]
+    pub(crate) fn join<'c>(self, c: impl Iterator<Item = &'c mut T>, sums: &[T]) {
+        match self {
+            Self::Replace(scale) => c.zip(sums).for_each(|(c, &sum)| *c = scale * sum),
+            Self::Add(scale) => c.zip(sums).for_each(|(c, &sum)| *c += scale * sum),
+        }
+    }
+}
+
+/// Why a product could not be formed. The result is untouched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProductError {
+    /// Shapes that do not fit together.
+    Shape(ShapeError),
+    /// Scratch too short.
+    Scratch(ScratchError),
+}
+
+impl fmt::Display for ProductError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(error) => error.fmt(f),
+            Self::Scratch(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ProductError {}
+
+impl From<ShapeError> for ProductError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
+    }
+}
+
+impl From<ScratchError> for ProductError {
+    fn from(error: ScratchError) -> Self {
+        Self::Scratch(error)
+    }
+}

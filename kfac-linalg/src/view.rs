@@ -1,0 +1,313 @@
+//! Strided views of the caller's slices: `(i, j)` lies at `i * row_stride + j * col_stride`.
+//!
+//! Safe code throughout: a view holds exactly the part of the slice from its first to its last element, so an
+//! index computed wrongly is caught by the slice and never leaves it.
+
+use crate::error::ShapeError;
+use core::ops::Range;
+
+/// Where the elements of a view lie in its slice.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl Layout {
+    /// Length of the slice from the first element to the last, both included.
+    fn span(&self) -> Option<usize> {
+        if self.rows == 0 || self.cols == 0 {
+            return Some(0);
+        }
+        let down = (self.rows - 1).checked_mul(self.row_stride)?;
+        let across = (self.cols - 1).checked_mul(self.col_stride)?;
+        down.checked_add(across)?.checked_add(1)
+    }
+
+    /// The span, if `len` numbers hold it.
+    fn span_within(&self, len: usize) -> Result<usize, ShapeError> {
+        let span = self.span().unwrap_or(usize::MAX);
+        ShapeError::check_len(span, len).map(|()| span)
+    }
+
+    /// Whether two elements share memory.
+    ///
+    /// `(i, j)` and `(i + u, j - v)` do when `u row_stride = v col_stride`. With `g` the common divisor of the
+    /// strides, the smallest such step is `u = col_stride / g`, `v = row_stride / g`.
+    fn overlaps_itself(&self) -> bool {
+        match common_divisor(self.row_stride, self.col_stride) {
+            0 => self.rows > 1 && self.cols > 0 || self.cols > 1 && self.rows > 0,
+            g => self.col_stride / g < self.rows && self.row_stride / g < self.cols,
+        }
+    }
+
+    #[inline]
+    fn at(&self, i: usize, j: usize) -> usize {
+        assert!(i < self.rows && j < self.cols, "({i}, {j}) lies outside of {} x {}", self.rows, self.cols);
+        i * self.row_stride + j * self.col_stride
+    }
+
+    fn transposed(self) -> Self {
+        let Self { rows, cols, row_stride, col_stride } = self;
+        Self { rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+
+    /// The layout of a block, and where in the slice it begins and ends.
+    fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<(Self, Range<usize>), ShapeError> {
+        let inside = rows.start <= rows.end && rows.end <= self.rows;
+        if !inside || cols.start > cols.end || cols.end > self.cols {
+            return Err(ShapeError { expected: [self.rows, self.cols], found: [rows.end, cols.end] });
+        }
+        let block = Self { rows: rows.len(), cols: cols.len(), ..self };
+        match block.span() {
+            // An empty block has no first element: its start may lie beyond the slice.
+            None | Some(0) => Ok((block, 0..0)),
+            Some(span) => {
+                let start = rows.start * self.row_stride + cols.start * self.col_stride;
+                Ok((block, start..start + span))
+            }
+        }
+    }
+
+    /// Where row `i` lies, when its elements are neighbours.
+    #[inline]
+    fn row(&self, i: usize) -> Option<Range<usize>> {
+        if self.cols == 0 {
+            return (i < self.rows).then_some(0..0);
+        }
+        let contiguous = self.col_stride == 1 || self.cols == 1;
+        (contiguous && i < self.rows).then(|| i * self.row_stride..i * self.row_stride + self.cols)
+    }
+}
+
+const fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+/// A matrix to read, `rows x cols`, on a borrowed slice.
+#[derive(Debug, Clone, Copy)]
+pub struct MatRef<'a, T> {
+    data: &'a [T],
+    layout: Layout,
+}
+
+impl<'a, T: Copy> MatRef<'a, T> {
+    /// Rows one after the other: `(i, j)` lies at `i * cols + j`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when `data` holds fewer than `rows * cols` numbers; both as `[length, 1]`.
+    pub fn row_major(data: &'a [T], rows: usize, cols: usize) -> Result<Self, ShapeError> {
+        Self::with_strides(data, [rows, cols], [cols, 1])
+    }
+
+    /// `(i, j)` lies at `i * strides[0] + j * strides[1]`. Elements may share memory: a stride of 0 repeats one.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the last element lies outside of `data`; both as `[length, 1]`.
+    pub fn with_strides(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Result<Self, ShapeError> {
+        let ([rows, cols], [row_stride, col_stride]) = (shape, strides);
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let span = layout.span_within(data.len())?;
+        Ok(Self { data: &data[..span], layout })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.layout.cols
+    }
+
+    /// `[rows, cols]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.layout.rows, self.layout.cols]
+    }
+
+    /// Distance in the slice from one row to the next.
+    pub fn row_stride(&self) -> usize {
+        self.layout.row_stride
+    }
+
+    /// Distance in the slice from one column to the next.
+    pub fn col_stride(&self) -> usize {
+        self.layout.col_stride
+    }
+
+    /// Element `(i, j)`.
+    ///
+    /// # Panics
+    /// If `(i, j)` lies outside, as indexing a slice does.
+    #[inline]
+    pub fn at(&self, i: usize, j: usize) -> T {
+        self.data[self.layout.at(i, j)]
+    }
+
+    /// The transpose, over the same numbers.
+    pub fn transposed(self) -> Self {
+        Self { layout: self.layout.transposed(), ..self }
+    }
+
+    /// The block of the given rows and columns.
+    ///
+    /// # Errors
+    /// [`ShapeError`] with this view's shape and the ends of the two ranges.
+    pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
+        let (layout, range) = self.layout.block(rows, cols)?;
+        Ok(Self { data: &self.data[range], layout })
+    }
+
+    /// Row `i` as a slice, when it exists and its elements are neighbours.
+    #[inline]
+    pub fn row(self, i: usize) -> Option<&'a [T]> {
+        self.layout.row(i).map(|range| &self.data[range])
+    }
+
+    /// The slice from the first element to the last, gaps included.
+    pub fn data(&self) -> &'a [T] {
+        self.data
+    }
+}
+
+/// A matrix to write, `rows x cols`, on a borrowed slice. No two of its elements share memory.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    data: &'a mut [T],
+    layout: Layout,
+}
+
+impl<'a, T: Copy> MatMut<'a, T> {
+    /// Rows one after the other: `(i, j)` lies at `i * cols + j`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when `data` holds fewer than `rows * cols` numbers; both as `[length, 1]`.
+    pub fn row_major(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self, ShapeError> {
+        Self::with_strides(data, [rows, cols], [cols, 1])
+    }
+
+    /// `(i, j)` lies at `i * strides[0] + j * strides[1]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the last element lies outside of `data` (both as `[length, 1]`), or when two elements
+    /// would share memory (the strides of a row-major matrix of this shape, and the strides found).
+    pub fn with_strides(
+        data: &'a mut [T],
+        shape: [usize; 2],
+        strides: [usize; 2],
+    ) -> Result<Self, ShapeError> {
+        let ([rows, cols], [row_stride, col_stride]) = (shape, strides);
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let span = layout.span_within(data.len())?;
+        if layout.overlaps_itself() {
+            return Err(ShapeError { expected: [cols, 1], found: strides });
+        }
+        Ok(Self { data: &mut data[..span], layout })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.layout.cols
+    }
+
+    /// `[rows, cols]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.layout.rows, self.layout.cols]
+    }
+
+    /// Distance in the slice from one row to the next.
+    pub fn row_stride(&self) -> usize {
+        self.layout.row_stride
+    }
+
+    /// Distance in the slice from one column to the next.
+    pub fn col_stride(&self) -> usize {
+        self.layout.col_stride
+    }
+
+    /// Element `(i, j)`.
+    ///
+    /// # Panics
+    /// If `(i, j)` lies outside, as indexing a slice does.
+    #[inline]
+    pub fn at(&self, i: usize, j: usize) -> T {
+        self.data[self.layout.at(i, j)]
+    }
+
+    /// Writes element `(i, j)`.
+    ///
+    /// # Panics
+    /// If `(i, j)` lies outside, as indexing a slice does.
+    #[inline]
+    pub fn set(&mut self, i: usize, j: usize, x: T) {
+        self.data[self.layout.at(i, j)] = x;
+    }
+
+    /// The same view, to read.
+    pub fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef { data: self.data, layout: self.layout }
+    }
+
+    /// The same view for a shorter time, so that this one can be used again.
+    pub fn reborrow(&mut self) -> MatMut<'_, T> {
+        MatMut { data: self.data, layout: self.layout }
+    }
+
+    /// The transpose, over the same numbers.
+    pub fn transposed(self) -> Self {
+        Self { layout: self.layout.transposed(), ..self }
+    }
+
+    /// The block of the given rows and columns.
+    ///
+    /// # Errors
+    /// [`ShapeError`] with this view's shape and the ends of the two ranges.
+    pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
+        let (layout, range) = self.layout.block(rows, cols)?;
+        Ok(Self { data: &mut self.data[range], layout })
+    }
+
+    /// Row `i` as a slice, when it exists and its elements are neighbours.
+    #[inline]
+    pub fn row_mut(&mut self, i: usize) -> Option<&mut [T]> {
+        self.layout.row(i).map(|range| &mut self.data[range])
+    }
+
+    /// The slice from the first element to the last, gaps included.
+    pub fn data_mut(&mut self) -> &mut [T] {
+        self.data
+    }
+
+    /// Writes `x` everywhere.
+    pub fn fill(&mut self, x: T) {
+        for i in 0..self.rows() {
+            match self.row_mut(i) {
+                Some(row) => row.fill(x),
+                None => (0..self.cols()).for_each(|j| self.set(i, j, x)),
+            }
+        }
+    }
+
+    /// Copies `other`, element by element.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the shapes differ; nothing is written then.
+    pub fn copy_from(&mut self, other: MatRef<'_, T>) -> Result<(), ShapeError> {
+        ShapeError::check(self.shape(), other.shape())?;
+        for i in 0..self.rows() {
+            match (self.row_mut(i), other.row(i)) {
+                (Some(to), Some(from)) => to.copy_from_slice(from),
+                _ => (0..self.cols()).for_each(|j| self.set(i, j, other.at(i, j))),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The bits of `Reproducible`, pinned: a change of any of them is a change of the crate's contract.
+//!
+//! Each constant is the FNV-1a hash of a result's little-endian bytes, the same on every target and under every
+//! feature. If a change is meant, say so in the changelog and copy the new number from the failure.
+
+mod common;
+
+use common::{With, hash, positive_definite, random, relu_factor, rounded};
+use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
+use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
+
+/// Long enough for two blocks of terms, and for blocks of 64 in Cholesky.
+const N: usize = 150;
+const TERMS: usize = 300;
+
+#[track_caller]
+fn assert_bits<T: Scalar>(numbers: &[T], want: u64) {
+    let found = hash(numbers);
+    assert!(found == want, "the bits have changed: {found:#018x} instead of {want:#018x}");
+}
+
+fn gemm_result<T: Scalar>() -> Vec<T> {
+    let (a, b, mut c) = (random::<T>(23 * TERMS, 1), random::<T>(TERMS * 37, 2), random::<T>(23 * 37, 3));
+    let (a, b) = (MatRef::row_major(&a, 23, TERMS).unwrap(), MatRef::row_major(&b, TERMS, 37).unwrap());
+    let view = MatMut::row_major(&mut c, 23, 37).unwrap();
+    With(Reproducible).gemm(view, Accumulate::Add(T::from_f64(0.3)), a, b);
+    c
+}
+
+#[test]
+fn bits_of_gemm() {
+    assert_bits(&gemm_result::<f32>(), 0xb586_9897_8156_b9e0);
+    assert_bits(&gemm_result::<f64>(), 0x4f8e_a114_0a84_d366);
+}
+
+fn syrk_result<T: Scalar>() -> Vec<T> {
+    let (x, mut c) = (random::<T>(TERMS * 45, 4), vec![T::ZERO; packed_len(45)]);
+    let scratch = &mut vec![T::ZERO; syrk_scratch_len::<T, Reproducible>(45, TERMS)];
+    let (x, view) = (MatRef::row_major(&x, TERMS, 45).unwrap(), PackedMut::new(&mut c, 45).unwrap());
+    syrk(Reproducible, view, Accumulate::Replace(T::from_f64(0.3)), x, scratch).unwrap();
+    c
+}
+
+#[test]
+fn bits_of_syrk() {
+    assert_bits(&syrk_result::<f32>(), 0x986b_30ff_cf94_db08);
+    assert_bits(&syrk_result::<f64>(), 0x1f5b_cbab_b254_3029);
+}
+
+fn dot_result<T: Scalar>() -> [T; 1] {
+    [dot(&random::<T>(1003, 5), &random::<T>(1003, 6)).unwrap()]
+}
+
+#[test]
+fn bits_of_dot() {
+    assert_bits(&dot_result::<f32>(), 0x819f_809c_aab8_cf04);
+    assert_bits(&dot_result::<f64>(), 0x8ae5_11c9_c557_9310);
+}
+
+fn factor_result<T: Scalar>() -> Vec<T> {
+    let mut a: Vec<T> = rounded(&positive_definite(N, 7));
+    With(Reproducible).factor(&mut a, N).unwrap();
+    a
+}
+
+#[test]
+fn bits_of_the_cholesky_factor() {
+    assert_bits(&factor_result::<f32>(), 0x126d_c89e_2769_aab8);
+    assert_bits(&factor_result::<f64>(), 0x579b_e1fa_8b73_4b8d);
+}
+
+fn solve_result<T: Scalar>() -> Vec<T> {
+    let mut b: Vec<T> = random(N * 11, 8);
+    With(Reproducible).solve(&factor_result(), &mut b, [N, 11]);
+    b
+}
+
+#[test]
+fn bits_of_solve() {
+    assert_bits(&solve_result::<f32>(), 0xf273_ed79_0907_66d0);
+    assert_bits(&solve_result::<f64>(), 0x74ce_82e9_39cc_993d);
+}
+
+fn inverse_result<T: Scalar>() -> Vec<T> {
+    let mut a: Vec<T> = rounded(&positive_definite(N, 9));
+    let outcome = With(Reproducible).inverse(&mut a, N).unwrap();
+    a.push(T::from_f64(outcome.log_determinant));
+    a
+}
+
+#[test]
+fn bits_of_the_inverse() {
+    assert_bits(&inverse_result::<f32>(), 0xef13_1f63_7e13_abbe);
+    assert_bits(&inverse_result::<f64>(), 0xdeb9_97fd_5180_60ef);
+}
+
+/// Cold on one matrix, then warm on another one nearby: eigenvectors and eigenvalues of the second.
+fn jacobi_result<T: Scalar>() -> Vec<T> {
+    let n = 35;
+    let first: Vec<T> = rounded(&relu_factor(n, 10));
+    let second: Vec<T> = first.iter().map(|&x| x + x * x).collect();
+    let (mut q, mut d) = (vec![T::ZERO; n * n], vec![T::ZERO; n]);
+    let scratch = &mut vec![T::ZERO; jacobi::scratch_len::<T, Reproducible>(n)];
+    let (a, view) = (MatRef::row_major(&first, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
+    jacobi::cold(Reproducible, a, view, &mut d, Budget::FULL, scratch).unwrap();
+    let (a, view) = (MatRef::row_major(&second, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
+    jacobi::warm(Reproducible, a, view, &mut d, Budget::FULL, scratch).unwrap();
+    q.extend(d);
+    q
+}
+
+#[test]
+fn bits_of_jacobi() {
+    assert_bits(&jacobi_result::<f32>(), 0x0faf_b0ff_d847_8a7a);
+    assert_bits(&jacobi_result::<f64>(), 0xe81f_967b_1d74_96cb);
+}
+
+#[test]
+fn bits_of_the_transcendental_functions() {
+    assert_bits(&function_values::<f32>(), 0x8d44_a5d3_86f0_b0c6);
+    assert_bits(&function_values::<f64>(), 0x6b52_ad19_978e_b11a);
+}
+
+fn function_values<T: Scalar>() -> Vec<T> {
+    let ten = T::from_f64(10.0);
+    let values = random::<T>(1000, 11).into_iter().map(|x| x * ten);
+    let functions = [
+        T::exp,
+        T::tanh,
+        T::sigmoid,
+        T::softplus,
+        T::sin,
+        T::cos,
+        |x: T| x.abs().ln(),
+        |x: T| x.abs().sqrt(),
+    ];
+    values.flat_map(|x| functions.map(|function| function(x))).collect()
+}

@@ -1,0 +1,199 @@
+//! What the tests share: numbers without a generator crate, plain loops to compare with, and every tolerance.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
+
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
+
+/// All tolerances, in units of `n eps`.
+///
+/// The worst case measured stands in brackets. A bound is about twice that, or more where the worst case is a
+/// matrix of one or two rows: another order of rounding (fused products, a wider register) may cost that much, and a
+/// wrong algorithm misses by orders of magnitude.
+pub mod tolerance {
+    /// `||A Q - Q D||_F / ||A||_F` (0.95) and `||QᵀQ - I||_F` (1.64); the golden files ask the same of every solver.
+    pub const EIGENVECTORS: f64 = 4.0;
+    /// `|d - exact| / max |exact|` (1.5, half of it from rounding the matrix to the type under test).
+    pub const EIGENVALUES: f64 = 4.0;
+    /// `||L Lᵀ - A||_F / max(||A||_F, 1)` (0.28): one sum of at most `n` products per element.
+    pub const CHOLESKY: f64 = 1.0;
+    /// `||A X - B||_F / (||A||_F ||X||_F)` (0.66, at `n = 1`): two triangular solutions.
+    pub const SOLVE: f64 = 2.0;
+    /// `||A A⁻¹ - I||_F / (||A||_F ||A⁻¹||_F)` (1.17, at `n = 1`): as good as by factor and solve.
+    pub const INVERSE: f64 = 2.0;
+}
+
+/// A stream of numbers that is the same everywhere: SplitMix64 (Steele, Lea and Flood 2014).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// Uniform in `[-1, 1)`.
+    pub fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    }
+}
+
+/// `len` numbers, uniform in `[-1, 1)`.
+pub fn random<T: Scalar>(len: usize, seed: u64) -> Vec<T> {
+    let mut numbers = Numbers(seed);
+    (0..len).map(|_| T::from_f64(numbers.next())).collect()
+}
+
+/// What must never be read.
+pub fn nan<T: Scalar>() -> T {
+    T::from_f64(f64::NAN)
+}
+
+/// Rounds every number to `T`.
+pub fn rounded<T: Scalar>(x: &[f64]) -> Vec<T> {
+    x.iter().map(|&x| T::from_f64(x)).collect()
+}
+
+/// Widens every number, exactly.
+pub fn widened<T: Scalar>(x: &[T]) -> Vec<f64> {
+    x.iter().map(|x| x.to_f64()).collect()
+}
+
+/// `A B` of row-major matrices, the obvious way.
+pub fn times(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    let mut c = vec![0.0; m * n];
+    for i in 0..m {
+        for p in 0..k {
+            for j in 0..n {
+                c[i * n + j] += a[i * k + p] * b[p * n + j];
+            }
+        }
+    }
+    c
+}
+
+/// The transpose of a row-major `m x n` matrix.
+pub fn transposed(a: &[f64], [m, n]: [usize; 2]) -> Vec<f64> {
+    (0..n * m).map(|at| a[at % m * n + at / m]).collect()
+}
+
+/// `A - I`, row-major `n x n`.
+pub fn minus_identity(a: &[f64], n: usize) -> Vec<f64> {
+    (0..n * n).map(|at| if at / n == at % n { a[at] - 1.0 } else { a[at] }).collect()
+}
+
+/// The identity.
+pub fn identity<T: Scalar>(n: usize) -> Vec<T> {
+    (0..n * n).map(|at| if at / n == at % n { T::ONE } else { T::ZERO }).collect()
+}
+
+/// `A - B`.
+pub fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// Frobenius norm, without overflow.
+pub fn norm(a: &[f64]) -> f64 {
+    let top = a.iter().fold(0.0, |top: f64, x| top.max(x.abs()));
+    if top == 0.0 { 0.0 } else { top * a.iter().map(|x| (x / top) * (x / top)).sum::<f64>().sqrt() }
+}
+
+/// A symmetric matrix with given eigenvalues: `diag(d)` between three random reflections.
+pub fn with_spectrum(d: &[f64], seed: u64) -> Vec<f64> {
+    let n = d.len();
+    let mut a: Vec<f64> = (0..n * n).map(|at| if at / n == at % n { d[at % n] } else { 0.0 }).collect();
+    for reflection in 0..3 {
+        let v: Vec<f64> = random(n, seed + reflection);
+        let square = v.iter().map(|x| x * x).sum::<f64>();
+        let h: Vec<f64> = (0..n * n).map(|at| -2.0 * v[at / n] * v[at % n] / square).collect();
+        let h: Vec<f64> = (0..n * n).map(|at| if at / n == at % n { 1.0 + h[at] } else { h[at] }).collect();
+        a = times(&times(&h, &a, [n, n, n]), &h, [n, n, n]);
+    }
+    for i in 0..n {
+        for j in 0..i {
+            a[j * n + i] = a[i * n + j];
+        }
+    }
+    a
+}
+
+/// The factor of a layer behind a rectifier: mean of `x xᵀ` with `x >= 0` of decaying size. One large eigenvalue.
+pub fn relu_factor(n: usize, seed: u64) -> Vec<f64> {
+    let samples = 2 * n;
+    let mut x: Vec<f64> = random(samples * n, seed);
+    for (at, x) in x.iter_mut().enumerate() {
+        *x = x.max(0.0) / (1 + at % n) as f64;
+    }
+    let gram = times(&transposed(&x, [samples, n]), &x, [n, samples, n]);
+    gram.iter().map(|x| x / samples as f64).collect()
+}
+
+/// Positive definite, with a condition number of about 100.
+pub fn positive_definite(n: usize, seed: u64) -> Vec<f64> {
+    let d: Vec<f64> = (0..n).map(|i| 0.01 + (i as f64 + 0.5) / n as f64).collect();
+    with_spectrum(&d, seed)
+}
+
+/// FNV-1a over the little-endian bytes.
+pub fn hash<T: Scalar>(numbers: &[T]) -> u64 {
+    let mut bytes = [0; 8];
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for x in numbers {
+        x.write_le(&mut bytes[..T::BYTES]);
+        for &byte in &bytes[..T::BYTES] {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// The routines under test on row-major vectors, with scratch of exactly the promised length, filled with NaN.
+pub struct With<K>(pub K);
+
+impl<K> With<K> {
+    fn scratch<T: Scalar>(len: usize) -> Vec<T> {
+        vec![nan::<T>(); len]
+    }
+
+    /// [`product::gemm`].
+    pub fn gemm<T: Scalar>(
+        &self,
+        c: MatMut<'_, T>,
+        accumulate: product::Accumulate<T>,
+        a: MatRef<'_, T>,
+        b: MatRef<'_, T>,
+    ) where
+        K: Kernel<T>,
+    {
+        let len = product::gemm_scratch_len::<T, K>(c.rows(), c.cols(), a.cols());
+        product::gemm(self.0, c, accumulate, a, b, &mut Self::scratch(len)).unwrap();
+    }
+
+    /// [`cholesky::factor`].
+    pub fn factor<T: Scalar>(&self, a: &mut [T], n: usize) -> Result<(), cholesky::CholeskyError>
+    where
+        K: Kernel<T>,
+    {
+        let scratch = &mut Self::scratch(cholesky::factor_scratch_len::<T, K>(n));
+        cholesky::factor(self.0, MatMut::row_major(a, n, n).unwrap(), scratch)
+    }
+
+    /// [`cholesky::solve`].
+    pub fn solve<T: Scalar>(&self, l: &[T], b: &mut [T], [n, columns]: [usize; 2])
+    where
+        K: Kernel<T>,
+    {
+        let scratch = &mut Self::scratch(cholesky::solve_scratch_len::<T, K>(n, columns));
+        let (l, b) = (MatRef::row_major(l, n, n).unwrap(), MatMut::row_major(b, n, columns).unwrap());
+        cholesky::solve(self.0, l, b, scratch).unwrap();
+    }
+
+    /// [`cholesky::inverse`].
+    pub fn inverse<T: Scalar>(
+        &self,
+        a: &mut [T],
+        n: usize,
+    ) -> Result<cholesky::Outcome, cholesky::CholeskyError>
+    where
+        K: Kernel<T>,
+    {
+        let scratch = &mut Self::scratch(cholesky::inverse_scratch_len::<T, K>(n));
+        cholesky::inverse(self.0, MatMut::row_major(a, n, n).unwrap(), scratch)
+    }
+}

@@ -1,0 +1,111 @@
+//! Every public routine, under a global allocator that counts: no allocation, whatever the outcome.
+
+mod common;
+
+use common::{positive_definite, random, rounded};
+use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::product::{self, Accumulate};
+use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, cholesky, packed_len};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    /// Allocations of this thread: the test harness has others.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches a plain thread-local cell
+// that needs neither allocation nor destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's obligations are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above; the pointer came from the same allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn assert_no_allocation(name: &str, body: impl FnOnce()) {
+    let before = ALLOCATIONS.get();
+    body();
+    let made = ALLOCATIONS.get() - before;
+    assert_eq!(made, 0, "{name} allocates");
+}
+
+fn no_routine_allocates<T: Scalar>() {
+    type K = Reproducible;
+    let (n, k, columns) = (150, 300, 20);
+    let x: Vec<T> = random(k * n, 1);
+    let definite: Vec<T> = rounded(&positive_definite(n, 2));
+    let (mut a, mut q, mut d) = (definite.clone(), vec![T::ZERO; n * n], vec![T::ZERO; n]);
+    let (mut b, mut packed) = (vec![T::ONE; n * columns], vec![T::ZERO; packed_len(n)]);
+    let longest = [
+        product::gemm_scratch_len::<T, K>(n, n, k),
+        product::syrk_scratch_len::<T, K>(n, k),
+        cholesky::factor_scratch_len::<T, K>(n),
+        cholesky::solve_scratch_len::<T, K>(n, columns),
+        cholesky::inverse_scratch_len::<T, K>(n),
+        jacobi::scratch_len::<T, K>(n),
+    ];
+    let scratch = &mut vec![T::ZERO; longest.into_iter().max().unwrap()];
+    let x = MatRef::row_major(&x, k, n).unwrap();
+    let replace = Accumulate::Replace(T::ONE);
+
+    assert_no_allocation("gemm", || {
+        let c = MatMut::row_major(&mut a, n, n).unwrap();
+        product::gemm(Reproducible, c, replace, x.transposed(), x, scratch).unwrap();
+    });
+    assert_no_allocation("syrk_lower", || {
+        let c = MatMut::row_major(&mut a, n, n).unwrap();
+        product::syrk_lower(Reproducible, c, replace, x, scratch).unwrap();
+    });
+    assert_no_allocation("syrk, pack and unpack", || {
+        let mut c = PackedMut::new(&mut packed, n).unwrap();
+        product::syrk(Reproducible, c.reborrow(), replace, x, scratch).unwrap();
+        c.unpack(MatMut::row_major(&mut a, n, n).unwrap()).unwrap();
+        c.pack(MatRef::row_major(&a, n, n).unwrap()).unwrap();
+    });
+    assert_no_allocation("dot", || {
+        product::dot(&a, &a).unwrap();
+    });
+    a.copy_from_slice(&definite);
+    assert_no_allocation("factor and solve", || {
+        cholesky::factor(Reproducible, MatMut::row_major(&mut a, n, n).unwrap(), scratch).unwrap();
+        let (l, b) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut b, n, columns).unwrap());
+        cholesky::solve(Reproducible, l, b, scratch).unwrap();
+    });
+    a.copy_from_slice(&definite);
+    assert_no_allocation("inverse, and its failure", || {
+        cholesky::inverse(Reproducible, MatMut::row_major(&mut a, n, n).unwrap(), scratch).unwrap();
+        a[n * n - 1] = -T::ONE;
+        cholesky::inverse(Reproducible, MatMut::row_major(&mut a, n, n).unwrap(), scratch).unwrap_err();
+    });
+    let definite = MatRef::row_major(&definite, n, n).unwrap();
+    assert_no_allocation("jacobi", || {
+        let q_view = MatMut::row_major(&mut q, n, n).unwrap();
+        jacobi::cold(Reproducible, definite, q_view, &mut d, Budget::FULL, scratch).unwrap();
+        let q_view = MatMut::row_major(&mut q, n, n).unwrap();
+        jacobi::warm(Reproducible, definite, q_view, &mut d, Budget::FULL, scratch).unwrap();
+        let q_view = MatMut::row_major(&mut q, n, n).unwrap();
+        let none = Budget { sweeps: 0, ..Budget::FULL };
+        jacobi::cold(Reproducible, definite, q_view, &mut d, none, scratch).unwrap_err();
+    });
+}
+
+#[test]
+fn no_routine_allocates_under_the_reproducible_kernel() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(vec![1_u8]));
+    assert_eq!(ALLOCATIONS.get(), before + 1, "the allocator under test must be the counting one");
+    no_routine_allocates::<f32>();
+    no_routine_allocates::<f64>();
+}

@@ -1,0 +1,71 @@
+use super::{Optimizer, StepError, StepReport, loss_and_gradient};
+use crate::data::Batch;
+use crate::model::Network;
+use kfac_linalg::{Kernel, Scalar};
+
+/// Adam with decoupled weight decay.
+///
+/// # Source
+/// Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter 2019 for the decay.
+#[derive(Clone, Debug)]
+pub struct Adam<T> {
+    settings: AdamSettings,
+    first: Vec<T>,
+    second: Vec<T>,
+    steps: i32,
+    gradient: Vec<T>,
+}
+
+/// Settings of [`Adam`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamSettings {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decays of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    pub weight_decay: f64,
+}
+
+impl AdamSettings {
+    /// The usual constants, no weight decay.
+    pub fn at_rate(rate: f64) -> Self {
+        Self { rate, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+impl<T: Scalar> Adam<T> {
+    /// Before the first step.
+    pub fn new(settings: AdamSettings) -> Self {
+        Self { settings, first: Vec::new(), second: Vec::new(), steps: 0, gradient: Vec::new() }
+    }
+}
+
+impl<T: Scalar, K: Kernel<T>> Optimizer<T, K> for Adam<T> {
+    fn step(
+        &mut self,
+        network: &mut Network<T, K>,
+        weights: &mut [T],
+        batch: &Batch<T>,
+    ) -> Result<StepReport, StepError> {
+        let loss = loss_and_gradient(network, weights, batch, &mut self.gradient)?;
+        self.first.resize(weights.len(), T::ZERO);
+        self.second.resize(weights.len(), T::ZERO);
+        self.steps = self.steps.saturating_add(1);
+        let AdamSettings { rate, betas: [beta1, beta2], epsilon, weight_decay } = self.settings;
+        let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powi(self.steps));
+        let rate_now = T::from_f64(rate / corrections[0]);
+        let root_correction = T::from_f64(corrections[1].sqrt());
+        let keep = T::from_f64(1.0 - rate * weight_decay);
+        let [beta1, beta2, epsilon] = [beta1, beta2, epsilon].map(T::from_f64);
+        let moments = self.first.iter_mut().zip(&mut self.second).zip(&self.gradient);
+        for (weight, ((first, second), &gradient)) in weights.iter_mut().zip(moments) {
+            *first = beta1 * *first + (T::ONE - beta1) * gradient;
+            *second = beta2 * *second + (T::ONE - beta2) * gradient * gradient;
+            *weight = keep * *weight - rate_now * *first / (second.sqrt() / root_correction + epsilon);
+        }
+        Ok(StepReport { loss: loss.to_f64(), lambda: None, rejected: false })
+    }
+}

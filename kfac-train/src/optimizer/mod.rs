@@ -1,0 +1,137 @@
+//! Optimizers: K-FAC and its baselines behind one trait.
+
+mod adam;
+mod average;
+mod kfac;
+mod preconditioner;
+mod sgd;
+
+pub use adam::{Adam, AdamSettings};
+pub use average::IterateAverage;
+pub use kfac::{Kfac, KfacSettings, StepRule};
+pub use preconditioner::MapChoice;
+pub use sgd::{Sgd, SgdSettings};
+
+use crate::data::Batch;
+use crate::model::{Network, NetworkError};
+use kfac_core::LayerError;
+use kfac_core::error::SettingError;
+use kfac_core::memory::StorageError;
+use kfac_core::step::{ModelError, NegativeProduct};
+use kfac_linalg::{Kernel, Scalar};
+use std::fmt;
+
+/// Makes one update of the weights from one batch.
+pub trait Optimizer<T: Scalar, K: Kernel<T>> {
+    /// One update.
+    ///
+    /// # Errors
+    /// A [`StepError`]: the weights are as before the call.
+    fn step(
+        &mut self,
+        network: &mut Network<T, K>,
+        weights: &mut [T],
+        batch: &Batch<T>,
+    ) -> Result<StepReport, StepError>;
+}
+
+/// What one update saw and did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Loss on the batch before the update.
+    pub loss: f64,
+    /// Damping used, for K-FAC.
+    pub lambda: Option<f64>,
+    /// Was the step taken back because the loss after it was not finite?
+    pub rejected: bool,
+}
+
+/// An update that could not be made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The network refused its arguments.
+    Network(NetworkError),
+    /// The preconditioner refused a layer.
+    Layer(LayerError),
+    /// The quadratic model has no minimum.
+    Model(ModelError),
+    /// The preconditioned gradient does not point along the gradient.
+    NegativeProduct(NegativeProduct),
+    /// A setting is out of its range.
+    Setting(SettingError),
+    /// The preconditioner cannot be built.
+    Storage(StorageError),
+    /// The loss on the batch is not finite before the update: training has diverged.
+    LossNotFinite,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(error) => error.fmt(f),
+            Self::Layer(error) => error.fmt(f),
+            Self::Model(error) => error.fmt(f),
+            Self::NegativeProduct(error) => error.fmt(f),
+            Self::Setting(error) => error.fmt(f),
+            Self::Storage(error) => error.fmt(f),
+            Self::LossNotFinite => f.write_str("the loss is not finite"),
+        }
+    }
+}
+
+impl std::error::Error for StepError {}
+
+impl From<NetworkError> for StepError {
+    fn from(error: NetworkError) -> Self {
+        Self::Network(error)
+    }
+}
+
+impl From<LayerError> for StepError {
+    fn from(error: LayerError) -> Self {
+        Self::Layer(error)
+    }
+}
+
+impl From<ModelError> for StepError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<NegativeProduct> for StepError {
+    fn from(error: NegativeProduct) -> Self {
+        Self::NegativeProduct(error)
+    }
+}
+
+impl From<SettingError> for StepError {
+    fn from(error: SettingError) -> Self {
+        Self::Setting(error)
+    }
+}
+
+impl From<StorageError> for StepError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Loss and gradient of the batch: the part of a step that every optimizer shares.
+fn loss_and_gradient<T: Scalar, K: Kernel<T>>(
+    network: &mut Network<T, K>,
+    weights: &[T],
+    batch: &Batch<T>,
+    gradient: &mut Vec<T>,
+) -> Result<T, StepError> {
+    network.forward(weights, batch)?;
+    let loss = network.mean_loss(&batch.targets)?;
+    if !loss.is_finite() {
+        return Err(StepError::LossNotFinite);
+    }
+    network.backward(weights, &batch.targets)?;
+    gradient.resize(weights.len(), T::ZERO);
+    network.gradient(gradient)?;
+    Ok(loss)
+}
