@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn errors_stay_below_three_units_in_the_last_place() {
-        let functions: [(&str, fn(f32) -> f32, fn(f64) -> f64); 4] = [
+        type Function<F> = fn(F) -> F;
+        let functions: [(&str, Function<f32>, Function<f64>); 4] = [
             ("exp", exp, libm::exp),
             ("tanh", tanh, libm::tanh),
             ("sigmoid", sigmoid, |x| {

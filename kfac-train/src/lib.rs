@@ -11,6 +11,7 @@ mod random;
 mod stopwatch;
 pub mod tape;
 pub mod trainer;
+pub mod tuning;
 
 pub use engine::Engine;
 pub use kfac_core;

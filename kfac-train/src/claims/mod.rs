@@ -3,8 +3,14 @@
 //! `cargo xtask reproduce` runs the claims of [`all`] and prints their [`ClaimRecord`]s; what is measured, and
 //! how, is decided here alone.
 
+mod autoencoder;
+mod contender;
+mod contest;
+mod convolution;
 mod progress;
 mod record;
+mod recurrent;
+mod task;
 
 pub use progress::{Progress, Silent};
 pub use record::{AxisScale, ClaimRecord, Curve, Figure, Optimum, Row, Search, SeedResult, Side, Verdict};
@@ -70,5 +76,13 @@ impl From<crate::data::DataError> for ClaimError {
 
 /// Every claim, in the order of the report.
 pub fn all() -> Vec<Claim> {
-    Vec::new()
+    vec![
+        Claim { name: "recurrent", summary: "adding problem, tanh RNN", run: recurrent::run },
+        Claim {
+            name: "autoencoder",
+            summary: "digits, CURVES-like images, with --data MNIST",
+            run: autoencoder::run,
+        },
+        Claim { name: "convolution", summary: "digits, small convolutional net", run: convolution::run },
+    ]
 }
