@@ -1,8 +1,9 @@
 //! "Deep autoencoders train in orders of magnitude fewer updates": digits, CURVES-like images, MNIST.
 
 use super::contender::{Budget, Contender, Family, KfacDefaults, Method};
-use super::contest::{Bar, Contest, Goal};
+use super::contest::{Contest, Goal};
 use super::task::{Net, Task};
+use super::verdict::Bar;
 use super::{ClaimError, ClaimRecord, Progress, Settings};
 use crate::data::{Batch, Dataset, Sampled, Source, Targets, curves, digits, mnist};
 use crate::layer::Nonlinearity;
@@ -77,41 +78,75 @@ impl Task for AutoencoderTask {
     }
 }
 
-/// A row of this claim.
+/// One task of this claim, with what differs from the others.
 struct Plan {
     task: AutoencoderTask,
-    every: [u32; 2],
+    /// `T_cov` and `T_inv` of each K-FAC variant.
+    periods: &'static [[u32; 2]],
     l2: f32,
-    averaging: Option<[f64; 2]>,
+    averaging: Averaging,
+    /// Updates of K-FAC and of SGD.
     updates: [u64; 2],
     recorded: [f64; 3],
 }
 
-pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimRecord, ClaimError> {
+/// What is judged, on both sides alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Averaging {
+    /// The weights.
+    Off,
+    /// Averages of the iterates, with decays at which each side does best.
+    On,
+}
+
+impl Plan {
+    fn contest(&self) -> Contest<'_> {
+        let defaults = |&every: &[u32; 2]| KfacDefaults {
+            map: MapChoice::Factored,
+            family: Family::FeedForward,
+            every,
+            l2: self.l2,
+        };
+        let averaged = |decay| (self.averaging == Averaging::On).then_some(decay);
+        let contender = |every| Contender { method: Method::Kfac(defaults(every)), averaging: averaged(0.9) };
+        let [kfac_updates, sgd_updates] = self.updates;
+        Contest {
+            task: &self.task,
+            kfac: self.periods.iter().map(contender).collect(),
+            kfac_budget: Budget { updates: kfac_updates, evaluate_every: 5 },
+            sgd_averaging: averaged(0.95),
+            sgd_budget: Budget { updates: sgd_updates, evaluate_every: sgd_updates / 40 },
+            recorded: self.recorded,
+            goal: Goal::BaselineEnd,
+            bar: Bar { holds: 8.0, in_part: 3.0 },
+        }
+    }
+}
+
+/// The tasks; MNIST where its files are given.
+fn plans(settings: &Settings) -> Result<Vec<Plan>, ClaimError> {
     const DIGITS: &[usize] = &[64, 40, 20, 8];
     const CURVES: &[usize] = &[196, 100, 50, 25, 6];
     const MNIST: &[usize] = &[784, 256, 64, 16];
-    let digits = |nonlinearity| AutoencoderTask::new(digits::load(), DIGITS, nonlinearity, 500);
     let (sigmoid, tanh) = (Nonlinearity::Sigmoid, Nonlinearity::Tanh);
-    let plan = |task, every, averaging, recorded| Plan {
-        task,
-        every,
+    let on_digits = |nonlinearity, averaging, recorded| Plan {
+        task: AutoencoderTask::new(digits::load(), DIGITS, nonlinearity, 500),
+        periods: &[[1, 1], [5, 5]],
         l2: 0.0,
         averaging,
         updates: [400, 2_000],
         recorded,
     };
     let mut plans = vec![
-        plan(digits(sigmoid), [1, 1], None, [0.16, 0.98, 1.0]),
-        plan(digits(sigmoid), [5, 5], None, [0.16, 0.98, 1.0]),
-        plan(digits(sigmoid), [1, 1], Some([0.9, 0.95]), [1.28, 0.95, 0.3]),
-        plan(digits(tanh), [5, 5], None, [0.04, 0.95, 3.0]),
-        plan(digits(tanh), [5, 5], Some([0.9, 0.95]), [0.04, 0.95, 3.0]),
+        on_digits(sigmoid, Averaging::Off, [0.16, 0.98, 1.0]),
+        on_digits(sigmoid, Averaging::On, [1.28, 0.95, 0.3]),
+        on_digits(tanh, Averaging::Off, [0.04, 0.95, 3.0]),
+        on_digits(tanh, Averaging::On, [0.04, 0.95, 3.0]),
         Plan {
             task: AutoencoderTask::new(curves::generate(10_000, 14, 0), CURVES, sigmoid, 256),
-            every: [5, 5],
+            periods: &[[1, 1], [5, 5]],
             l2: 1e-5,
-            averaging: None,
+            averaging: Averaging::Off,
             updates: [300, 1_000],
             recorded: [0.08, 0.95, 3.0],
         },
@@ -120,35 +155,20 @@ pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimR
         let (train, _) = mnist::load(folder, mnist::Which::Mnist)?;
         plans.push(Plan {
             task: AutoencoderTask::new(train, MNIST, sigmoid, 500),
-            every: [5, 5],
+            periods: &[[5, 5]],
             l2: 0.0,
-            averaging: None,
+            averaging: Averaging::Off,
             updates: [300, 2_000],
             recorded: [0.02, 0.98, 10.0],
         });
     }
+    Ok(plans)
+}
+
+pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimRecord, ClaimError> {
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
-    for plan in &plans {
-        let defaults = KfacDefaults {
-            map: MapChoice::Factored,
-            family: Family::FeedForward,
-            every: plan.every,
-            l2: plan.l2,
-        };
-        let [kfac_updates, sgd_updates] = plan.updates;
-        let contest = Contest {
-            task: &plan.task,
-            kfac: Contender {
-                method: Method::Kfac(defaults),
-                averaging: plan.averaging.map(|[kfac, _]| kfac),
-            },
-            kfac_budget: Budget { updates: kfac_updates, evaluate_every: 5 },
-            sgd_averaging: plan.averaging.map(|[_, sgd]| sgd),
-            sgd_budget: Budget { updates: sgd_updates, evaluate_every: sgd_updates / 40 },
-            recorded: plan.recorded,
-            goal: Goal::BaselineEnd,
-        };
-        let (more, figure) = contest.run(Bar { holds: 8.0, in_part: 3.0 }, settings, progress);
+    for plan in plans(settings)? {
+        let (more, figure) = plan.contest().run(settings, progress);
         rows.extend(more);
         figures.push(figure);
     }

@@ -93,6 +93,16 @@ impl Contender {
         }
     }
 
+    /// Name in a figure's legend.
+    pub(super) fn label(&self) -> String {
+        match self.method {
+            Method::Sgd(_) => "SGD".to_owned(),
+            Method::Kfac(KfacDefaults { map, every: [statistics, inverses], .. }) => {
+                format!("K-FAC {map:?} {statistics}/{inverses}")
+            }
+        }
+    }
+
     /// Every setting in force.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         let mut pairs = match self.method {

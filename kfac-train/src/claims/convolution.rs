@@ -1,8 +1,9 @@
 //! "2 to 10 times fewer updates on convolutional nets": the embedded digits.
 
 use super::contender::{Budget, Contender, Family, KfacDefaults, Method};
-use super::contest::{Bar, Contest, Goal};
+use super::contest::{Contest, Goal};
 use super::task::{Net, Task};
+use super::verdict::Bar;
 use super::{ClaimError, ClaimRecord, Progress, Settings};
 use crate::data::{Batch, Dataset, Sampled, Source, digits};
 use crate::model::{ConvolutionStage, Init, cnn};
@@ -57,14 +58,15 @@ pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimR
         KfacDefaults { map: MapChoice::Factored, family: Family::FeedForward, every: [5, 5], l2: 0.0 };
     let contest = Contest {
         task: &task,
-        kfac: Contender { method: Method::Kfac(defaults), averaging: Some(0.9) },
+        kfac: vec![Contender { method: Method::Kfac(defaults), averaging: Some(0.9) }],
         kfac_budget: Budget { updates: 200, evaluate_every: 5 },
         sgd_averaging: Some(0.95),
         sgd_budget: Budget { updates: 500, evaluate_every: 5 },
         recorded: [0.64, 0.9, 1.0],
         goal: Goal::Targets(&[0.1, 0.001]),
+        bar: Bar { holds: 2.0, in_part: 1.3 },
     };
-    let (rows, figure) = contest.run(Bar { holds: 2.0, in_part: 1.3 }, settings, progress);
+    let (rows, figure) = contest.run(settings, progress);
     Ok(ClaimRecord {
         name: "convolution".to_owned(),
         title: "Convolutional networks".to_owned(),

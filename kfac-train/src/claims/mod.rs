@@ -11,6 +11,7 @@ mod progress;
 mod record;
 mod recurrent;
 mod task;
+mod verdict;
 
 pub use progress::{Progress, Silent};
 pub use record::{AxisScale, ClaimRecord, Curve, Figure, Optimum, Row, Search, SeedResult, Side, Verdict};

@@ -1,0 +1,166 @@
+//! From two sides of a row to its ratios and verdict.
+
+use super::{Optimum, Row, Search, Side, Verdict};
+
+/// What a row is held against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bar {
+    /// The claim holds where the median ratio reaches this.
+    pub(super) holds: f64,
+    /// It holds in part where the ratio reaches this.
+    pub(super) in_part: f64,
+}
+
+/// The finished row of `[task, target]`.
+pub(super) fn judged(
+    bar: Bar,
+    [task, target]: [String; 2],
+    method: Side,
+    baseline: Side,
+    search: Search,
+) -> Row {
+    let ratio = quotient(&baseline, &method, |seed| seed.updates.map(|updates| updates as f64));
+    let time_ratio = ratio.and_then(|_| quotient(&baseline, &method, |seed| seed.seconds));
+    let pairs = method.seeds.iter().zip(&baseline.seeds);
+    let ratios = pairs.filter_map(|(ours, theirs)| Some(theirs.updates? as f64 / ours.updates? as f64));
+    let ratio_range = ratios.fold(None, |range: Option<[f64; 2]>, ratio| {
+        Some(range.map_or([ratio; 2], |[low, high]| [low.min(ratio), high.max(ratio)]))
+    });
+    let (verdict, remark) = verdict(bar, ratio, time_ratio, (&method, &baseline, &search));
+    let bar = format!(">= {}", bar.holds);
+    Row { task, target, method, baseline, search, ratio, ratio_range, time_ratio, bar, verdict, remark }
+}
+
+fn verdict(
+    bar: Bar,
+    ratio: Option<f64>,
+    time_ratio: Option<f64>,
+    (method, baseline, search): (&Side, &Side, &Search),
+) -> (Verdict, String) {
+    let ours = median_of(method, |seed| seed.updates.map(|updates| updates as f64));
+    if ours.is_infinite() {
+        return (Verdict::DoesNotHold, "K-FAC did not reach the target on most seeds.".to_owned());
+    }
+    // Where the baseline does not arrive, its budget is a lower bound of what it needs.
+    let budget = baseline.seeds.first().map_or(0.0, |seed| seed.budget as f64);
+    let at_least = ratio.unwrap_or(budget / ours);
+    let verdict = match at_least {
+        ratio if ratio >= bar.holds => Verdict::Holds,
+        ratio if ratio >= bar.in_part => Verdict::HoldsInPart,
+        _ => Verdict::DoesNotHold,
+    };
+    let mut remark = match ratio {
+        Some(ratio) if ratio >= 1.0 => format!("{ratio:.1} times fewer updates"),
+        Some(ratio) => format!("{:.1} times more updates", 1.0 / ratio),
+        None => format!("more than {at_least:.1} times fewer updates: SGD did not arrive on most seeds"),
+    };
+    remark += &match time_ratio {
+        Some(ratio) if ratio >= 1.0 => format!(", {ratio:.1} times less CPU time."),
+        Some(ratio) => format!(", {:.1} times more CPU time.", 1.0 / ratio),
+        None => ".".to_owned(),
+    };
+    if search.optimum == Optimum::Edge {
+        remark += " Edge: the baseline's search did not close, it may be better than printed.";
+    }
+    (verdict, remark)
+}
+
+/// Median of the baseline over median of the method, where both are finite.
+fn quotient(
+    baseline: &Side,
+    method: &Side,
+    value: impl Fn(&super::SeedResult) -> Option<f64>,
+) -> Option<f64> {
+    let quotient = median_of(baseline, &value) / median_of(method, &value);
+    (quotient.is_finite() && quotient > 0.0).then_some(quotient)
+}
+
+/// Median over the seeds; a seed without a value counts as infinite.
+fn median_of(side: &Side, value: impl Fn(&super::SeedResult) -> Option<f64>) -> f64 {
+    median(side.seeds.iter().map(|seed| value(seed).unwrap_or(f64::INFINITY)).collect())
+}
+
+/// The middle value, the mean of the two middle ones for an even count; NaN for none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => values[len / 2],
+        len => (values[len / 2 - 1] + values[len / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SeedResult;
+    use super::*;
+
+    fn side(updates: [Option<u64>; 3]) -> Side {
+        let seeds = (0..).zip(updates).map(|(seed, updates)| SeedResult {
+            seed,
+            updates,
+            examples: None,
+            seconds: updates.map(|updates| updates as f64),
+            budget: 1_000,
+            final_value: 0.0,
+            failure: None,
+        });
+        Side {
+            name: String::new(),
+            settings: Vec::new(),
+            seeds: seeds.collect(),
+            milliseconds_per_update: 1.0,
+        }
+    }
+
+    fn row(method: [Option<u64>; 3], baseline: [Option<u64>; 3], optimum: Optimum) -> Row {
+        let search = Search {
+            grid: String::new(),
+            runs: 0,
+            optimum,
+            leaders: Vec::new(),
+            per_seed_oracle: Vec::new(),
+        };
+        let bar = Bar { holds: 10.0, in_part: 4.0 };
+        judged(bar, [String::new(), String::new()], side(method), side(baseline), search)
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(vec![1.0, f64::INFINITY, f64::INFINITY]), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_medians_with_its_range_over_the_seeds() {
+        let row = row([Some(40), Some(50), Some(30)], [Some(600), None, Some(450)], Optimum::Interior);
+        assert_eq!(row.ratio, Some(15.0));
+        assert_eq!(row.ratio_range, Some([15.0, 15.0]));
+        assert_eq!(row.verdict, Verdict::Holds);
+    }
+
+    #[test]
+    fn a_baseline_that_never_arrives_counts_with_its_budget() {
+        let row = row([Some(40); 3], [None; 3], Optimum::Edge);
+        assert_eq!((row.ratio, row.verdict), (None, Verdict::Holds));
+        assert!(row.remark.contains("more than 25.0") && row.remark.contains("Edge"), "{}", row.remark);
+    }
+
+    #[test]
+    fn a_method_that_never_arrives_does_not_hold() {
+        let row = row([None, Some(30), None], [Some(300); 3], Optimum::Interior);
+        assert_eq!((row.ratio, row.verdict), (None, Verdict::DoesNotHold));
+    }
+
+    #[test]
+    fn ratios_between_the_bars_hold_in_part_and_below_one_are_said_as_such() {
+        let verdict = |theirs| row([Some(50); 3], [Some(theirs); 3], Optimum::Interior).verdict;
+        assert_eq!(
+            [verdict(500), verdict(250), verdict(100)],
+            [Verdict::Holds, Verdict::HoldsInPart, Verdict::DoesNotHold]
+        );
+        let slower = row([Some(50); 3], [Some(25); 3], Optimum::Interior);
+        assert!(slower.remark.starts_with("2.0 times more updates"), "{}", slower.remark);
+    }
+}
