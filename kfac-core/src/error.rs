@@ -41,6 +41,12 @@ pub enum LayerErrorKind {
         /// Column of the argument.
         column: usize,
     },
+    /// The output gradients are those of no loss: their [factor](crate::evidence::OutputGradients::factor), from a
+    /// batch of 0 or a weight that is not positive and finite, leaves nothing to learn from.
+    GradientScale {
+        /// That factor.
+        factor: f64,
+    },
     /// Every number is finite, but their squares do not add up to a finite number.
     Overflow {
         /// In which argument.
@@ -154,6 +160,9 @@ impl fmt::Display for LayerErrorKind {
             Self::EmptyBatch => f.write_str("the batch has no case"),
             Self::NotFinite { quantity, row, column } => {
                 write!(f, "the {quantity} hold a number that is not finite at row {row}, column {column}")
+            }
+            Self::GradientScale { factor } => {
+                write!(f, "the output gradients would be multiplied by {factor:e}, which no loss asks for")
             }
             Self::Overflow { quantity, largest } => {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")

@@ -102,8 +102,8 @@ pub struct LayerSlot {
     pub(crate) refreshed: [u64; 2],
     /// Damping at the last successful refresh.
     pub(crate) refreshed_damping: f64,
-    /// Failed refreshes in a row.
-    pub(crate) failures: u8,
+    /// Failed refreshes in a row, of the units that are due at each side.
+    pub(crate) failures: [u8; 2],
     /// Step of the refresh period at which each side is due.
     pub(crate) due: [u32; 2],
 }
@@ -116,13 +116,18 @@ impl LayerSlot {
         open: false,
         refreshed: [0; 2],
         refreshed_damping: 0.0,
-        failures: 0,
+        failures: [0; 2],
         due: [0; 2],
     };
 
     /// Has every side been refreshed at least once?
     pub(crate) fn is_ready(&self) -> bool {
         self.refreshed.iter().all(|&step| step > 0)
+    }
+
+    /// Failed refreshes in a row of the unit that fails longest.
+    pub(crate) fn most_failures(&self) -> u8 {
+        self.failures[0].max(self.failures[1])
     }
 }
 

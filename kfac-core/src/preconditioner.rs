@@ -160,7 +160,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         Some(LayerReport {
             updates: slot.updates,
             age: slot.is_ready().then(|| self.step - oldest),
-            failures: slot.failures,
+            failures: slot.most_failures(),
             damping_in_force,
         })
     }
@@ -168,10 +168,10 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// Renews this step's share of the inverses, and moves on to the next step.
     ///
     /// A layer without statistics is left alone. A unit that fails keeps its last good inverse, and the failure is
-    /// counted; one success of the layer resets the count.
+    /// counted; one success of the unit resets the count.
     ///
     /// # Errors
-    /// [`LayerErrorKind::ThirdFailure`] where a layer failed for the third time in a row (the other units of this
+    /// [`LayerErrorKind::ThirdFailure`] where a unit failed for the third time in a row (the other units of this
     /// step are renewed all the same); [`LayerErrorKind::Scratch`] before anything is touched.
     pub fn refresh(&mut self, scratch: &mut [T]) -> Result<RefreshReport, LayerError> {
         let place = (self.step % u64::from(self.schedule.refresh_every)) as u32;
@@ -215,16 +215,17 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                             slot.refreshed[renewed.index()] = self.step;
                         }
                         slot.refreshed_damping = lambda.to_f64();
-                        slot.failures = 0;
+                        slot.failures[side.index()] = 0;
                         report.units += 1;
                         report.zero_traces += u32::from(refreshed.zero_trace);
                         report.sweeps = report.sweeps.max(refreshed.sweeps);
                         report.flops += refreshed.flops;
                     }
                     Err(error) => {
-                        slot.failures = slot.failures.saturating_add(1);
+                        let failures = &mut slot.failures[side.index()];
+                        *failures = failures.saturating_add(1);
                         report.failures += 1;
-                        if slot.failures >= 3 {
+                        if *failures >= 3 {
                             third_failure.get_or_insert(LayerErrorKind::ThirdFailure(error).at(layer));
                         }
                     }
@@ -297,7 +298,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     ) -> Result<(), LayerError> {
         let layer = gradient.layer();
         total.gradient_squares += self.gradient_squares(gradient, scratch).map_err(|kind| kind.at(layer))?;
-        total.stale_layers += usize::from(self.slots[layer].failures > 0);
+        total.stale_layers += usize::from(self.slots[layer].most_failures() > 0);
         Ok(())
     }
 
@@ -437,13 +438,9 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let evidence = Evidence { shape, inputs, gradients };
         let checked = evidence.check(scratch)?;
         let update = self.plan(layer)?;
-        let [input_trace, output_trace] = checked.traces;
-        update.expect_room(self.owner.factor(layer, Side::Input), Quantity::Inputs, input_trace)?;
-        update.expect_room(
-            self.owner.factor(layer, Side::Output),
-            Quantity::OutputGradients,
-            output_trace,
-        )?;
+        for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
+            update.expect_room(self.owner.factor(layer, side), traces)?;
+        }
 
         let scale = update.per_case;
         self.begin(layer, &update)?;
@@ -480,18 +477,21 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let shape = self.shape_with_scratch(layer, scratch)?;
         let moments = [(Side::Input, Quantity::InputMoment, a), (Side::Output, Quantity::OutputMoment, g)];
         let update = self.plan(layer)?;
+        let scale = T::ONE - update.epsilon;
         for (side, quantity, moment) in moments {
             let size = shape.side(side);
             quantity.expect([size, size], [moment.rows(), moment.cols()])?;
-            let mut total = SquareSum::new(quantity);
+            let present = self.owner.factor(layer, side);
+            // Nothing says that these are moments of anything, so every entry is watched, not the trace alone.
+            let mut magnitudes = SquareSum::new(quantity);
             for row in 0..size {
                 for column in 0..=row {
-                    total.add_magnitude((row, column), moment.at(row, column))?;
+                    let old = present.map_or(T::ZERO, |(sum, _)| update.keep * sum.at(row, column));
+                    magnitudes.add_moment((row, column), old, scale, moment.at(row, column))?;
                 }
             }
-            update.expect_room(self.owner.factor(layer, side), quantity, total.finish()?)?;
+            magnitudes.finish()?;
         }
-        let scale = T::ONE - update.epsilon;
         self.begin(layer, &update)?;
         let mut state = self.owner.layer_state(layer);
         for (side, _, moment) in moments {
@@ -563,14 +563,16 @@ struct Update<T> {
 }
 
 impl<T: Scalar> Update<T> {
-    /// Refuses evidence under which the sum could leave the range of `T`: its trace bounds every entry.
+    /// Refuses evidence under which the sum could leave the range of `T`: the diagonal bounds every entry.
     fn expect_room(
         &self,
         sum: Option<(PackedRef<'_, T>, f64)>,
-        quantity: Quantity,
-        added: T,
+        added: &SquareSum<T>,
     ) -> Result<(), LayerErrorKind> {
-        let present = sum.map_or(T::ZERO, |(sum, _)| sum.trace());
-        SquareSum::new(quantity).bounded(self.keep * present + self.per_case * added).map(|_| ())
+        let diagonal = |(sum, _): (PackedRef<'_, T>, f64)| {
+            (0..sum.n()).fold(T::ZERO, |total, i| total + sum.at(i, i).abs())
+        };
+        let present = sum.map_or(T::ZERO, diagonal);
+        added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 }

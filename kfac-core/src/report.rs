@@ -42,7 +42,7 @@ pub struct LayerReport {
     pub updates: u32,
     /// Steps since the older of its two sides was refreshed; `None` before the first time.
     pub age: Option<u64>,
-    /// Failed refreshes in a row.
+    /// Failed refreshes in a row; where each side is a unit of its own, of the one that fails longest.
     pub failures: u8,
     /// The damping that preconditioning uses now.
     pub damping_in_force: f64,

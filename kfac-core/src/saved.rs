@@ -5,8 +5,9 @@
 //! Files belong to the caller.
 
 use crate::map::Map;
-use crate::memory::LayerSlot;
+use crate::memory::{LayerSlot, Layout, state_len};
 use crate::preconditioner::Preconditioner;
+use crate::shape::LayerShape;
 use core::fmt;
 use kfac_linalg::{Kernel, Scalar};
 
@@ -14,19 +15,24 @@ const MAGIC: [u8; 4] = *b"KFAC";
 const VERSION: u16 = 1;
 const CHECKSUM_LEN: usize = 8;
 /// Bytes of a layer's record.
-const SLOT_LEN: usize = 4 + 2 * 8 + 2 * 8 + 8 + 1;
+const SLOT_LEN: usize = 4 + 2 * 8 + 2 * 8 + 8 + 2;
 const SHAPE_LEN: usize = 4 + 4 + 1;
 const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
+
+/// Bytes that [`save`](Preconditioner::save) writes for a network under a map's layout, for a `static` buffer.
+pub const fn saved_len<T: Scalar>(net: &[LayerShape], layout: Layout) -> usize {
+    HEAD_LEN
+        + net.len() * (SHAPE_LEN + SLOT_LEN)
+        + 8
+        + T::BYTES
+        + state_len(net, layout) * T::BYTES
+        + CHECKSUM_LEN
+}
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// Bytes that [`save`](Self::save) writes.
     pub fn saved_len(&self) -> usize {
-        HEAD_LEN
-            + self.net.len() * (SHAPE_LEN + SLOT_LEN)
-            + 8
-            + T::BYTES
-            + self.numbers.len() * T::BYTES
-            + CHECKSUM_LEN
+        saved_len::<T>(&self.net, M::LAYOUT)
     }
 
     /// Hands the whole state to `write`, piece by piece.
@@ -49,7 +55,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
                 out.bytes(&step.to_le_bytes())?;
             }
             out.bytes(&slot.refreshed_damping.to_le_bytes())?;
-            out.bytes(&[slot.failures])?;
+            out.bytes(&slot.failures)?;
         }
         for &number in self.numbers.iter() {
             out.number(number)?;
@@ -130,7 +136,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
                 weights: [f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?)],
                 refreshed: [u64::from_le_bytes(reader.array()?), u64::from_le_bytes(reader.array()?)],
                 refreshed_damping: f64::from_le_bytes(reader.array()?),
-                failures: u8::from_le_bytes(reader.array()?),
+                failures: reader.array()?,
                 open: false,
                 due,
             };

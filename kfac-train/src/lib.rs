@@ -16,3 +16,8 @@ pub mod tuning;
 pub use engine::Engine;
 pub use kfac_core;
 pub use kfac_linalg;
+
+/// The loop of the workspace's README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -17,7 +17,7 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
         Self { rows, factor: T::ONE }
     }
 
-    /// Gradients of the mean loss over a batch of `batch` cases: multiplied by `batch`.
+    /// Gradients of the mean loss over a batch of `batch` cases: multiplied by `batch`, which must not be 0.
     pub fn of_mean_loss(rows: MatRef<'a, T>, batch: usize) -> Self {
         Self { rows, factor: T::from_usize(batch) }
     }
@@ -25,7 +25,7 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
     /// Gradients of `weight` times a negative log-likelihood, at targets drawn from the model: multiplied by
     /// `1/sqrt(weight)`, so that sampled and exact Fisher agree (`E g gᵀ = weight H`).
     ///
-    /// A weight that is not positive makes the rows non-finite, which the statistics refuse by name.
+    /// A weight that is not positive and finite is refused by name when the rows are added.
     pub fn of_weighted_nll(rows: MatRef<'a, T>, weight: T) -> Self {
         Self { rows, factor: T::ONE / weight.sqrt() }
     }

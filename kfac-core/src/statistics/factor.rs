@@ -17,14 +17,13 @@ pub struct Evidence<'a, T, I> {
 }
 
 /// What the check of an `add` has learnt.
-#[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked<T> {
     /// Cases that have at least one valid position.
     pub(crate) cases: usize,
     /// Valid positions over all cases.
     pub(crate) rows: usize,
     /// `Σ |ā|²` and `Σ |g|²` over all rows: the traces of the moments that will be added.
-    pub(crate) traces: [T; 2],
+    pub(crate) traces: [SquareSum<T>; 2],
 }
 
 impl<T: Scalar, I: Inputs<T>> Evidence<'_, T, I> {
@@ -49,6 +48,10 @@ impl<T: Scalar, I: Inputs<T>> Evidence<'_, T, I> {
         Quantity::Inputs.expect([rows, shape.features()], [rows, inputs.features()])?;
         let gradients = self.gradients.rows();
         Quantity::OutputGradients.expect([rows, shape.outputs()], [gradients.rows(), gradients.cols()])?;
+        let factor = self.gradients.factor();
+        if !(factor > T::ZERO && factor.is_finite()) {
+            return Err(LayerErrorKind::GradientScale { factor: factor.to_f64() });
+        }
 
         let mut squares = [SquareSum::new(Quantity::Inputs), SquareSum::new(Quantity::OutputGradients)];
         let (mut cases, mut rows, mut last_case) = (0, 0, None);
@@ -67,9 +70,13 @@ impl<T: Scalar, I: Inputs<T>> Evidence<'_, T, I> {
         if rows == 0 {
             return Err(LayerErrorKind::EmptyBatch);
         }
-        let ones = if shape.has_bias() { T::from_usize(rows) } else { T::ZERO };
-        let traces = [squares[0].bounded(squares[0].sum + ones)?, squares[1].bounded(squares[1].sum)?];
-        Ok(Checked { cases, rows, traces })
+        if shape.has_bias() {
+            squares[0].sum += T::from_usize(rows);
+        }
+        for sum in &squares {
+            sum.finish()?;
+        }
+        Ok(Checked { cases, rows, traces: squares })
     }
 
     /// `sum += scale Σ ā āᵀ` over the valid rows; the bias adds a last column of ones.
@@ -176,11 +183,22 @@ impl<T: Scalar> SquareSum<T> {
         Ok(())
     }
 
-    /// Adds a number that is a moment itself.
-    pub(crate) fn add_magnitude(&mut self, place: (usize, usize), value: T) -> Result<(), LayerErrorKind> {
+    /// Adds the largest magnitude that `old + scale value` can have; `value` is a moment itself.
+    pub(crate) fn add_moment(
+        &mut self,
+        place: (usize, usize),
+        old: T,
+        scale: T,
+        value: T,
+    ) -> Result<(), LayerErrorKind> {
         self.see(place, value)?;
-        self.sum += value.abs();
+        self.sum += old.abs() + scale * value.abs();
         Ok(())
+    }
+
+    /// The sum so far.
+    pub(crate) fn sum(&self) -> T {
+        self.sum
     }
 
     fn see(&mut self, (row, column): (usize, usize), value: T) -> Result<(), LayerErrorKind> {

@@ -3,11 +3,13 @@
 mod autoencoder;
 mod cnn;
 mod init;
+mod mlp;
 mod network;
 mod rnn;
 
 pub use autoencoder::autoencoder;
 pub use cnn::{ConvolutionStage, cnn};
 pub use init::Init;
+pub use mlp::mlp;
 pub use network::{Network, NetworkError};
 pub use rnn::rnn;

@@ -1,0 +1,154 @@
+//! A whole training step: MLP 784-400-200-10, batch 128, single precision.
+
+use crate::rows::Row;
+use kfac_core::recipe::ClippedStep;
+use kfac_core::schedule::Schedule;
+use kfac_core::step::KlClip;
+use kfac_linalg::Fast;
+use kfac_train::data::{Batch, Targets};
+use kfac_train::model::{Init, Network, mlp};
+use kfac_train::optimizer::{Kfac, KfacSettings, MapChoice, Optimizer, Sgd, SgdSettings, StepRule};
+use std::collections::BTreeMap;
+
+/// Criterion's group.
+pub const GROUP: &str = "step";
+
+const WIDTHS: [usize; 4] = [784, 400, 200, 10];
+const BATCH: usize = 128;
+const SCHEDULE: Schedule = Schedule { statistics_every: 10, refresh_every: 100 };
+
+/// Who takes the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// SGD with Nesterov momentum.
+    Sgd,
+    /// K-FAC `Factored`, statistics every 10 steps, inverses every 100, KL clip.
+    Kfac,
+}
+
+impl Contender {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Sgd, Self::Kfac];
+
+    /// Name of the benchmark within the group.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::Kfac => "kfac-factored-10-100",
+        }
+    }
+
+    /// The one it is run in turns with.
+    pub fn rival(self) -> Self {
+        match self {
+            Self::Sgd => Self::Kfac,
+            Self::Kfac => Self::Sgd,
+        }
+    }
+}
+
+/// The comparison of this group.
+pub fn row() -> Row {
+    let name = |contender: Contender| format!("{GROUP}/{}", contender.id());
+    Row {
+        id: format!("{GROUP}/784-400-200-10, batch {BATCH}"),
+        ours: name(Contender::Kfac),
+        peers: BTreeMap::from([("SGD".to_owned(), name(Contender::Sgd))]),
+        flops_ratio: kfac_flops() / sgd_flops(),
+        goal: Some(1.3),
+    }
+}
+
+/// A network about to take steps on one batch.
+pub struct Workload {
+    network: Network<f32, Fast>,
+    weights: Vec<f32>,
+    batch: Batch<f32>,
+    optimizer: Box<dyn Optimizer<f32, Fast>>,
+}
+
+impl Workload {
+    /// Initial weights, and a batch of made-up cases.
+    ///
+    /// # Panics
+    /// Never: the settings are constants that fit.
+    pub fn new(contender: Contender) -> Self {
+        let network = mlp(&WIDTHS, Fast::detect()).expect("widths are not zero");
+        let weights = network.initial_weights(0, |_| Init::HeNormal);
+        let pixel = |index: usize| (index.wrapping_mul(2_654_435_761) >> 8) as f32 % 251.0 / 250.0;
+        let batch = Batch {
+            cases: BATCH,
+            inputs: (0..BATCH * WIDTHS[0]).map(pixel).collect(),
+            targets: Targets::Classes((0..BATCH as u32).map(|case| case % 10).collect()),
+        };
+        let optimizer: Box<dyn Optimizer<f32, Fast>> = match contender {
+            Contender::Sgd => {
+                Box::new(Sgd::new(SgdSettings { rate: 1e-3, momentum: 0.9, clip: f64::INFINITY }))
+            }
+            Contender::Kfac => {
+                let clip = KlClip::new(1e-4).expect("positive");
+                let step = ClippedStep { rate: 1e-3, momentum: 0.9, clip };
+                let settings = KfacSettings {
+                    map: MapChoice::Factored,
+                    schedule: SCHEDULE,
+                    decay: 0.95,
+                    l2: 0.0,
+                    rule: StepRule::Clipped { step, damping: 0.03 },
+                    seed: 0,
+                };
+                Box::new(Kfac::new(&network, settings).expect("settings are in range"))
+            }
+        };
+        Self { network, weights, batch, optimizer }
+    }
+
+    /// One refresh period of steps, so that every part of a step counts with its true share.
+    ///
+    /// # Panics
+    /// Where a step fails, which would make its time meaningless.
+    pub fn run_period(&mut self) -> f64 {
+        let mut loss = 0.0;
+        for _ in 0..SCHEDULE.refresh_every {
+            let report = self.optimizer.step(&mut self.network, &mut self.weights, &self.batch);
+            loss = report.expect("the step succeeds").loss;
+        }
+        loss
+    }
+}
+
+/// `(m, n)` of each layer, bias included.
+fn shapes() -> impl Iterator<Item = (f64, f64)> {
+    WIDTHS.windows(2).map(|pair| (pair[1] as f64, pair[0] as f64 + 1.0))
+}
+
+/// Forward, gradient at the inputs (not for the first layer), gradient at the weights: `2 b m n` each.
+fn sgd_flops() -> f64 {
+    let all: f64 = shapes().map(|(m, n)| 2.0 * BATCH as f64 * m * n).sum();
+    let first: f64 = shapes().take(1).map(|(m, n)| 2.0 * BATCH as f64 * m * n).sum();
+    3.0 * all - first
+}
+
+/// SGD's, the apply `2 m n (m + n)`, and a step's share of the statistics (one more backward pass to the inputs,
+/// `b (m² + n²)` for the two symmetric products) and of the inverses (`m³ + n³`).
+fn kfac_flops() -> f64 {
+    let batch = BATCH as f64;
+    let apply: f64 = shapes().map(|(m, n)| 2.0 * m * n * (m + n)).sum();
+    let backward: f64 = shapes().skip(1).map(|(m, n)| 2.0 * batch * m * n).sum();
+    let moments: f64 = shapes().map(|(m, n)| batch * (m * m + n * n)).sum();
+    let inverses: f64 = shapes().map(|(m, n)| m * m * m + n * n * n).sum();
+    sgd_flops()
+        + apply
+        + (backward + moments) / f64::from(SCHEDULE.statistics_every)
+        + inverses / f64::from(SCHEDULE.refresh_every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kfac_flops, sgd_flops};
+
+    #[test]
+    fn the_flops_are_those_of_a_count_by_hand() {
+        let ratio = kfac_flops() / sgd_flops();
+        assert!((4.7..5.0).contains(&ratio), "{ratio}");
+    }
+}
