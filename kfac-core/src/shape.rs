@@ -139,7 +139,7 @@ impl Window {
 
     /// Height and width of the output:
     /// `(image + padding - dilation (kernel - 1) - 1) / stride + 1`, or 0 where the kernel does not fit or a
-    /// stride, dilation or kernel size is 0.
+    /// stride, dilation or kernel size is 0. Sizes that no memory holds saturate.
     pub const fn output(self) -> [usize; 2] {
         [self.output_along(0), self.output_along(1)]
     }
@@ -148,25 +148,26 @@ impl Window {
         if self.kernel[axis] == 0 || self.stride[axis] == 0 || self.dilation[axis] == 0 {
             return 0;
         }
-        let padded = self.image[axis] + self.padding[axis][0] + self.padding[axis][1];
-        let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
+        let padded =
+            self.image[axis].saturating_add(self.padding[axis][0]).saturating_add(self.padding[axis][1]);
+        let reach = self.dilation[axis].saturating_mul(self.kernel[axis] - 1).saturating_add(1);
         if padded < reach { 0 } else { (padded - reach) / self.stride[axis] + 1 }
     }
 
     /// Number of output locations.
     pub const fn locations(self) -> usize {
         let [height, width] = self.output();
-        height * width
+        height.saturating_mul(width)
     }
 
     /// Numbers in one patch: `channels x kernel height x kernel width`.
     pub const fn patch_len(self) -> usize {
-        self.channels * self.kernel[0] * self.kernel[1]
+        self.channels.saturating_mul(self.kernel[0]).saturating_mul(self.kernel[1])
     }
 
     /// Numbers in one image.
     pub const fn image_len(self) -> usize {
-        self.channels * self.image[0] * self.image[1]
+        self.channels.saturating_mul(self.image[0]).saturating_mul(self.image[1])
     }
 
     /// Copies the patch of `image` at `location` to `patch`, zeros where it reaches into the padding.

@@ -397,6 +397,18 @@ fn evidence_that_does_not_fit_its_own_description_is_a_shape_error() {
     assert!(Patches::new(&numbers, Window::new(0, [3, 5], [2, 2])).is_err());
     assert!(Patches::new(&numbers, window.with_stride([0, 1])).is_err());
     assert!(Patches::new(&numbers, window.with_dilation([1, 0])).is_err());
+    assert!(Patches::new(&numbers, Window::new(usize::MAX, [3, 5], [2, 2])).is_err());
+    assert!(Patches::new(&numbers, Window::new(2, [3, 5], [usize::MAX, 2])).is_err());
+    // Padding is free: the images are whole, but no gradients have that many rows.
+    let endless = window.with_padding([[usize::MAX, 0], [0, usize::MAX]]);
+    let gradients = MatRef::row_major(&numbers, 10, 3).unwrap();
+    let net = [LayerShape::convolution(window, 3)];
+    let mut room = Room::new::<Factored, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Factored, Reproducible);
+    let patches = Patches::new(&numbers, endless).unwrap();
+    let refused = kfac.observe(1).add(0, &patches, OutputGradients::per_case(gradients), scratch);
+    let kind = shape_error(Quantity::OutputGradients, [usize::MAX, 3], [10, 3]);
+    assert_eq!(refused, Err(LayerError { layer: 0, kind }));
 }
 
 #[test]
@@ -626,6 +638,22 @@ fn a_negative_trace_is_refused_by_name() {
     let error = (0..3).find_map(|_| layer.kfac.refresh(layer.scratch).err()).unwrap();
     let kind = LayerErrorKind::ThirdFailure(MapError::Damping(DampingError::Trace(-0.5)));
     assert_eq!(error, LayerError { layer: 1, kind });
+}
+
+/// Rounding makes such eigenvalues; what is left of them in the damped system is the damping.
+#[test]
+fn negative_eigenvalues_count_as_zero() {
+    let net = [LayerShape::dense(1, 2).without_bias()];
+    let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Eigenbasis::full(), Reproducible);
+    let (a, g) = ([2.0], [1.5, 0.0, 0.0, -0.5]);
+    let [a, g] = [(&a[..], 1), (&g, 2)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
+    kfac.observe(1).add_moments(0, a, g, scratch).unwrap();
+    kfac.set_damping(0.25).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let mut u = [1.0, 1.0];
+    kfac.precondition_flat(&mut u, scratch).unwrap();
+    assert_eq!(u, [1.0 / (2.0 * 1.5 + 0.25), 1.0 / 0.25]);
 }
 
 /// Where each side is a unit of its own, the success of one does not excuse the other.

@@ -12,12 +12,14 @@ use kfac_core::shape::Side;
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape, Preconditioner};
 use std::any::type_name;
 
-/// Wide, tall without a bias, a single output, a single input.
-const NET: [LayerShape; 4] = [
+/// Wide, tall without a bias, a single output, a single input, one by one, a bias alone.
+const NET: [LayerShape; 6] = [
     LayerShape::dense(5, 3),
     LayerShape::dense(3, 6).without_bias(),
     LayerShape::dense(6, 1),
     LayerShape::dense(1, 4).without_bias(),
+    LayerShape::dense(1, 1).without_bias(),
+    LayerShape::dense(0, 3),
 ];
 const CASES: usize = 9;
 const LAMBDA: f64 = 0.05;
@@ -302,8 +304,8 @@ fn gradients_may_lie_in_memory_as_they_like() {
                         let view = MatMut::row_major(&mut weights, m, n - 1).unwrap();
                         let gradient = LayerGradient::with_bias(layer, view, &mut bias);
                         kfac.precondition(&mut [gradient], scratch).unwrap();
-                        let rows = weights.chunks(n - 1).zip(&bias);
-                        let found: Vec<T> = rows.flat_map(|(row, &bias)| [row, &[bias]].concat()).collect();
+                        let row = |i: usize| [&weights[i * (n - 1)..][..n - 1], &[bias[i]]].concat();
+                        let found: Vec<T> = (0..m).flat_map(row).collect();
                         assert_eq!(bits(&found), bits(&want[layer]), "{}: bias {layer}", entry.name);
                     }
                 }
@@ -329,7 +331,7 @@ fn layers_may_come_in_any_order_and_those_that_are_absent_are_not_used() {
                 let report = kfac.precondition(views, scratch).unwrap();
                 assert_eq!(bits(&last), bits(&want[3]), "{}", entry.name);
                 assert_eq!(bits(&first), bits(&want[0]), "{}", entry.name);
-                let squares = inner(&v[..1], &v[..1]) + inner(&v[3..], &v[3..]);
+                let squares = inner(&v[..1], &v[..1]) + inner(&v[3..4], &v[3..4]);
                 let found = [report.gradient_squares.to_f64()];
                 assert_close(&entry.name, &found, &[squares], tolerance::<T>());
                 let nothing = kfac.precondition(&mut [], scratch).unwrap();
@@ -367,7 +369,7 @@ fn a_layer_without_an_inverse_is_not_ready_and_never_the_identity() {
             let not_ready = |layer| LayerError { layer, kind: LayerErrorKind::NotReady };
             // Neither statistics nor refresh, then statistics of all layers but 2, then its own without a refresh.
             assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(0)), "{}", entry.name);
-            for layer in [0, 1, 3] {
+            for layer in [0, 1, 3, 4, 5] {
                 observe(&mut kfac, layer, NET[layer], scratch);
             }
             assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(0)), "{}", entry.name);

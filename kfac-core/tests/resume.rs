@@ -5,14 +5,15 @@ mod common;
 
 use common::run::{self, NET};
 use common::{Room, saved};
-use kfac_core::Preconditioner;
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt};
+use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored};
 use kfac_core::memory::state_len;
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
 use kfac_core::step::StepBound;
+use kfac_core::{LayerErrorKind, Preconditioner};
 
 /// Statistics every 2 steps, units dealt over 3: a checkpoint falls into the middle of both periods.
 const SCHEDULE: Schedule = Schedule { statistics_every: 2, refresh_every: 3 };
@@ -78,6 +79,27 @@ fn a_state_that_was_verified_is_not_restored_until_it_is_told_to() {
     assert_eq!(saved(&kfac), late);
     kfac.verify(&early).unwrap().restore();
     assert_eq!(saved(&kfac), early);
+}
+
+/// Two failures, a checkpoint, and the next one is the third.
+#[test]
+fn failures_are_counted_across_an_interruption() {
+    // No sweep suffices, and nothing but convergence is accepted.
+    let map = Eigenbasis { budget: Budget { sweeps: 0, tolerance: 0.5, accept: 0.0 } };
+    let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&NET);
+    let (mut kfac, scratch) = room.precondition(&NET, map, Reproducible);
+    run::observe(&mut kfac, 0, 0..NET.len(), scratch);
+    kfac.refresh(scratch).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let state = saved(&kfac);
+
+    let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&NET);
+    let (mut resumed, scratch) = room.precondition(&NET, map, Reproducible);
+    resumed.verify(&state).unwrap().restore();
+    assert_eq!(resumed.layer_report(0), kfac.layer_report(0));
+    assert_eq!(resumed.layer_report(0).unwrap().failures, 2);
+    let error = resumed.refresh(scratch).unwrap_err();
+    assert!(matches!(error.kind, LayerErrorKind::ThirdFailure(_)), "{error}");
 }
 
 /// 19 bytes of head, then step, damping, checksum; 9 of shape and 46 of bookkeeping a layer; the numbers.

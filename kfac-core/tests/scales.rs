@@ -184,6 +184,20 @@ fn of_sequences_of_unequal_length_only_the_valid_positions_count_whatever_lies_i
     assert_factors(&found, &want);
 }
 
+/// A sequence of length 0 is no case: it must not thin out `G`.
+#[test]
+fn cases_without_a_valid_position_count_nowhere() {
+    let batch = Batch::new(POSITIONS);
+    let lengths = [0, 3, 0, 2, 5, 1, 0];
+    let mut rows = batch.rows(&lengths);
+    rows.retain(|case| !case.is_empty());
+    let found = factors(LAYER, CASES, &|add| {
+        let sequence = Sequence::with_lengths(batch.inputs(), POSITIONS, &lengths).unwrap();
+        add(&sequence, OutputGradients::per_case(batch.gradients()));
+    });
+    assert_factors(&found, &explicit(&rows));
+}
+
 #[test]
 fn two_cases_and_five_are_seven_and_so_are_seven_times_one() {
     let batch = Batch::new(POSITIONS);
@@ -301,6 +315,38 @@ fn columns_of_a_type_2_fisher_add_up_as_positions_or_as_adds() {
         }
     });
     assert_close("G", &found.data, &g.data, TOLERANCE);
+}
+
+/// Rows are gathered before they are added, 16 at a time on one kernel and 128 on the other.
+#[test]
+fn no_row_is_lost_or_counted_twice_whatever_their_number() {
+    for cases in [1, 2, 15, 16, 17, 33, 127, 128, 129, 257] {
+        let (inputs, gradients): (Vec<f64>, Vec<f64>) =
+            (random(cases * FEATURES, 9), random(cases * OUTPUTS, 10));
+        let of_case = |case: usize| {
+            let mut a = inputs[case * FEATURES..][..FEATURES].to_vec();
+            a.push(1.0);
+            vec![(a, gradients[case * OUTPUTS..][..OUTPUTS].to_vec())]
+        };
+        let found = factors(LAYER, cases, &|add| {
+            let a = MatRef::row_major(&inputs, cases, FEATURES).unwrap();
+            let g = MatRef::row_major(&gradients, cases, OUTPUTS).unwrap();
+            add(&Rows(a), OutputGradients::per_case(g));
+        });
+        assert_factors(&found, &explicit(&(0..cases).map(of_case).collect::<Vec<_>>()));
+    }
+}
+
+/// A layer that is nothing but a bias has `A = [1]`.
+#[test]
+fn a_layer_may_have_no_input_but_the_bias() {
+    let gradients: Vec<f64> = random(CASES * OUTPUTS, 11);
+    let found = factors(LayerShape::dense(0, OUTPUTS), CASES, &|add| {
+        let g = MatRef::row_major(&gradients, CASES, OUTPUTS).unwrap();
+        add(&Rows(MatRef::row_major(&[], CASES, 0).unwrap()), OutputGradients::per_case(g));
+    });
+    let row = |g: &[f64]| vec![(vec![1.0], g.to_vec())];
+    assert_factors(&found, &explicit(&gradients.chunks(OUTPUTS).map(row).collect::<Vec<_>>()));
 }
 
 /// The patches come from the definition of a convolution: element `(channel, i, j)` of the patch at `(y, x)` is the
@@ -421,19 +467,22 @@ fn updates_of_7_2_and_5_cases_are_averaged_by_the_ramp() {
     assert_factors(&factors_after(LAYER, decay, &updates), &[mix(0), mix(1)]);
 }
 
+/// They stand for all cases of their update, whatever number was announced: the ramp makes the first two updates
+/// an even mean.
 #[test]
 fn finished_moments_are_taken_as_they_are() {
     let batch = Batch::new(1);
-    let want = explicit(&batch.rows(&[1; CASES]));
+    let [a, g] = explicit(&batch.rows(&[1; CASES]));
     let net = [LAYER];
     let mut room = Room::new::<Factored, Reproducible>(&net);
     let (mut kfac, scratch) = room.precondition(&net, Factored, Reproducible);
-    for cases in [CASES, 3] {
-        let [a, g] = [0, 1].map(|side| {
-            let moment: &Matrix = &want[side];
-            MatRef::row_major(&moment.data, moment.rows, moment.cols).unwrap()
-        });
-        kfac.observe(cases).add_moments(0, a, g, scratch).unwrap();
-        assert_factors(&Side::BOTH.map(|side| factor(&kfac, 0, side)), &want);
+    for (cases, multiple, mean) in [(CASES, 1.0, 1.0), (3, 5.0, 3.0)] {
+        let moments = [a.scaled(multiple), g.scaled(multiple)];
+        let [a_view, g_view] = moments
+            .each_ref()
+            .map(|moment| MatRef::row_major(&moment.data, moment.rows, moment.cols).unwrap());
+        kfac.observe(cases).add_moments(0, a_view, g_view, scratch).unwrap();
+        let found = Side::BOTH.map(|side| factor(&kfac, 0, side));
+        assert_factors(&found, &[a.scaled(mean), g.scaled(mean)]);
     }
 }

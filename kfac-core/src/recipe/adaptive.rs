@@ -8,7 +8,8 @@ use kfac_linalg::Scalar;
 /// Per step: [`propose`](Self::propose), add `α Δ + μ δ₀` to the weights (keep a copy), [`judge`](Self::judge), hand
 /// [`lambda`](Self::lambda) to the preconditioner.
 ///
-/// ```
+#[cfg_attr(feature = "alloc", doc = "```")]
+#[cfg_attr(not(feature = "alloc"), doc = "```ignore")]
 /// use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
 /// use kfac_core::evidence::{OutputGradients, Rows};
 /// use kfac_core::linalg::{MatMut, MatRef, Reproducible};

@@ -217,11 +217,6 @@ impl<T: Scalar> Array<T> {
         &self.data[index * len..][..len]
     }
 
-    /// Piece `index` along the first axis, as an array.
-    pub fn sub_array(&self, index: usize) -> Self {
-        Self { shape: self.shape[1..].to_vec(), data: self.piece(index).to_vec() }
-    }
-
     pub fn matrix(&self) -> Matrix {
         let [rows, cols] = self.shape[..] else { panic!("{:?} is no matrix", self.shape) };
         Matrix::new(rows, cols, super::widened(&self.data))
