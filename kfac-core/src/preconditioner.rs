@@ -1,20 +1,18 @@
 //! The algorithm on one page: observe, refresh, precondition.
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
-use crate::evidence::{Inputs, OutputGradients};
 use crate::gradient::LayerGradient;
 use crate::map::{FactorMap, Map, MapError};
 use crate::memory::{
-    Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, observe_scratch_len,
-    scratch_len, state_len,
+    Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, scratch_len, state_len,
 };
+use crate::observation::Observation;
 use crate::report::{LayerReport, Preconditioned, RefreshReport};
 use crate::schedule::Schedule;
 use crate::shape::{LayerShape, Side};
-use crate::statistics::average::ramp;
-use crate::statistics::factor::{Evidence, SquareSum};
+use crate::statistics::factor::SquareSum;
 use kfac_linalg::product::dot;
-use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError, ShapeError};
+use kfac_linalg::{Kernel, PackedRef, Scalar, ScratchError, ShapeError};
 
 /// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
 ///
@@ -373,7 +371,12 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         LayerState::new(shape, M::LAYOUT, &self.slots[layer], numbers)
     }
 
-    fn expect_scratch(&self, layer: usize, needed: usize, scratch: &[T]) -> Result<(), LayerError> {
+    pub(crate) fn expect_scratch(
+        &self,
+        layer: usize,
+        needed: usize,
+        scratch: &[T],
+    ) -> Result<(), LayerError> {
         if scratch.len() >= needed {
             return Ok(());
         }
@@ -401,178 +404,6 @@ impl<'s, T: Scalar, M: FactorMap<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         for slot in self.slots.iter_mut() {
             slot.open = false;
         }
-        Observation { owner: self, cases }
-    }
-}
-
-/// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
-pub struct Observation<'k, 's, T, M, K> {
-    owner: &'k mut Preconditioner<'s, T, M, K>,
-    cases: usize,
-}
-
-impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
-    /// Adds the cases of a (part of a) batch to `layer`.
-    ///
-    /// # Errors
-    /// A [`LayerError`]: everything is checked before anything is touched, so a refused `add` leaves its layer as
-    /// if it had not been called; other layers keep theirs.
-    pub fn add(
-        &mut self,
-        layer: usize,
-        inputs: &impl Inputs<T>,
-        gradients: OutputGradients<'_, T>,
-        scratch: &mut [T],
-    ) -> Result<(), LayerError> {
-        self.try_add(layer, inputs, gradients, scratch).map_err(|kind| kind.at(layer))
-    }
-
-    fn try_add(
-        &mut self,
-        layer: usize,
-        inputs: &impl Inputs<T>,
-        gradients: OutputGradients<'_, T>,
-        scratch: &mut [T],
-    ) -> Result<(), LayerErrorKind> {
-        let shape = self.shape_with_scratch(layer, scratch)?;
-        let evidence = Evidence { shape, inputs, gradients };
-        let checked = evidence.check(scratch)?;
-        let update = self.plan(layer)?;
-        for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
-            update.expect_room(self.owner.factor(layer, side), traces)?;
-        }
-
-        let scale = update.per_case;
-        self.begin(layer, &update)?;
-        let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
-        let (map, kernel) = (self.owner.map, self.owner.kernel);
-        map.accumulate(kernel, &mut self.owner.layer_state(layer), &evidence, scale, scratch)?;
-        self.gain(layer, weights);
-        Ok(())
-    }
-
-    /// Adds finished moments that stand for all cases of this update: `a`, the mean over cases and positions of
-    /// `ā āᵀ` (`n x n`), and `g`, the mean over cases of the sum over positions of `g gᵀ` (`m x m`), from another
-    /// process, a recursion, or a file. Only the lower triangles are read.
-    ///
-    /// # Errors
-    /// As for [`add`](Self::add).
-    pub fn add_moments(
-        &mut self,
-        layer: usize,
-        a: MatRef<'_, T>,
-        g: MatRef<'_, T>,
-        scratch: &mut [T],
-    ) -> Result<(), LayerError> {
-        self.try_add_moments(layer, a, g, scratch).map_err(|kind| kind.at(layer))
-    }
-
-    fn try_add_moments(
-        &mut self,
-        layer: usize,
-        a: MatRef<'_, T>,
-        g: MatRef<'_, T>,
-        scratch: &mut [T],
-    ) -> Result<(), LayerErrorKind> {
-        let shape = self.shape_with_scratch(layer, scratch)?;
-        let moments = [(Side::Input, Quantity::InputMoment, a), (Side::Output, Quantity::OutputMoment, g)];
-        let update = self.plan(layer)?;
-        let scale = T::ONE - update.epsilon;
-        for (side, quantity, moment) in moments {
-            let size = shape.side(side);
-            quantity.expect([size, size], [moment.rows(), moment.cols()])?;
-            let present = self.owner.factor(layer, side);
-            // Nothing says that these are moments of anything, so every entry is watched, not the trace alone.
-            let mut magnitudes = SquareSum::new(quantity);
-            for row in 0..size {
-                for column in 0..=row {
-                    let old = present.map_or(T::ZERO, |(sum, _)| update.keep * sum.at(row, column));
-                    magnitudes.add_moment((row, column), old, scale, moment.at(row, column))?;
-                }
-            }
-            magnitudes.finish()?;
-        }
-        self.begin(layer, &update)?;
-        let mut state = self.owner.layer_state(layer);
-        for (side, _, moment) in moments {
-            let mut sum = state.side(side).sum_mut()?;
-            for row in 0..shape.side(side) {
-                for column in 0..=row {
-                    sum.add(row, column, scale * moment.at(row, column));
-                }
-            }
-        }
-        self.gain(layer, [scale.to_f64(); 2]);
-        Ok(())
-    }
-
-    fn shape_with_scratch(&self, layer: usize, scratch: &[T]) -> Result<LayerShape, LayerErrorKind> {
-        let net = &self.owner.net;
-        let &shape = net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: net.len() })?;
-        let needed = observe_scratch_len::<T, K>(shape);
-        self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
-        Ok(shape)
-    }
-
-    /// How the next `add` to a layer would change its sums.
-    fn plan(&self, layer: usize) -> Result<Update<T>, LayerErrorKind> {
-        if self.cases == 0 {
-            return Err(LayerErrorKind::EmptyBatch);
-        }
-        let slot = &self.owner.slots[layer];
-        let updates = if slot.open { slot.updates } else { slot.updates.saturating_add(1) };
-        let epsilon = ramp(updates, self.owner.decay);
-        let keep = if slot.open { T::ONE } else { epsilon };
-        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
-    }
-
-    /// Decays the sums at the first accepted `add`.
-    fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
-        if self.owner.slots[layer].open {
-            return Ok(());
-        }
-        let mut state = self.owner.layer_state(layer);
-        for side in Side::BOTH {
-            state.side(side).sum_mut()?.scale(update.keep);
-        }
-        let slot = &mut self.owner.slots[layer];
-        slot.open = true;
-        slot.updates = update.updates;
-        slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
-        Ok(())
-    }
-
-    fn gain(&mut self, layer: usize, weights: [f64; 2]) {
-        let slot = &mut self.owner.slots[layer];
-        for (total, weight) in slot.weights.iter_mut().zip(weights) {
-            *total += weight;
-        }
-    }
-}
-
-/// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
-struct Update<T> {
-    /// `k`, counting this update.
-    updates: u32,
-    /// `ε` of this update.
-    epsilon: T,
-    /// `ε` at the first `add`, 1 at those that follow.
-    keep: T,
-    /// `(1 - ε) / N`.
-    per_case: T,
-}
-
-impl<T: Scalar> Update<T> {
-    /// Refuses evidence under which the sum could leave the range of `T`: the diagonal bounds every entry.
-    fn expect_room(
-        &self,
-        sum: Option<(PackedRef<'_, T>, f64)>,
-        added: &SquareSum<T>,
-    ) -> Result<(), LayerErrorKind> {
-        let diagonal = |(sum, _): (PackedRef<'_, T>, f64)| {
-            (0..sum.n()).fold(T::ZERO, |total, i| total + sum.at(i, i).abs())
-        };
-        let present = sum.map_or(T::ZERO, diagonal);
-        added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
+        Observation::new(self, cases)
     }
 }

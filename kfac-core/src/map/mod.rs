@@ -78,7 +78,7 @@ pub trait FactorMap<T: Scalar>: Map<T> {
     ///
     /// # Errors
     /// A [`ProductError`] when the scratch is too short.
-    fn accumulate<K: Kernel<T>, I: Inputs<T>>(
+    fn accumulate<K: Kernel<T>, I: Inputs<T> + ?Sized>(
         &self,
         kernel: K,
         layer: &mut LayerState<'_, T>,

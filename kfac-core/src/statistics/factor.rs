@@ -7,7 +7,7 @@ use kfac_linalg::product::{Accumulate, ProductError, syrk, syrk_scratch_len};
 use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
 
 /// What one `add` brings: the rows of a layer's inputs and of the gradients at its output.
-pub struct Evidence<'a, T, I> {
+pub struct Evidence<'a, T, I: ?Sized> {
     /// The layer's shape.
     pub shape: LayerShape,
     /// Rows of `a`.
@@ -26,7 +26,7 @@ pub(crate) struct Checked<T> {
     pub(crate) traces: [SquareSum<T>; 2],
 }
 
-impl<T: Scalar, I: Inputs<T>> Evidence<'_, T, I> {
+impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
     /// The valid (case, position) pairs in order.
     fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
         let (cases, positions) = (self.inputs.cases(), self.inputs.positions());
