@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// Tells the benchmarks where to write their rows (`rows::PATH_VARIABLE` of kfac-bench).
+const ROWS_VARIABLE: &str = "KFAC_BENCH_ROWS";
+
 /// Options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -90,7 +93,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, BenchError> {
     let _ = std::fs::remove_file(&rows_path);
     // `--bench *`: the benchmarks only; the library's own harness would refuse criterion's options.
     let quick = options.quick.then_some("--quick");
-    let command = Cmd::cargo(["bench", "-p", "kfac-bench", "--bench", "*", "--"].into_iter().chain(quick));
+    let command = Cmd::cargo(["bench", "-p", "kfac-bench", "--bench", "*", "--"].into_iter().chain(quick))
+        .env(ROWS_VARIABLE, rows_path.to_string_lossy());
     if !command.show().map_err(BenchError::Cargo)? {
         return Ok(Outcome::Bad);
     }

@@ -5,8 +5,11 @@ mod tidy;
 
 use crate::Outcome;
 use crate::step::{self, Action, Cmd, Need, Skips, Step};
-use crate::test::{NO_STD, NO_STD_FEATURES, bare_metal_builds, cargo};
+use crate::test::{NO_STD, NO_STD_FEATURES, cargo};
 use crate::workspace::Metadata;
+
+/// The target without `std` and without an allocator that stands for firmware.
+const BARE_METAL: &str = "thumbv7em-none-eabihf";
 
 /// # Errors
 /// A sentence when cargo cannot describe the workspace.
@@ -59,4 +62,15 @@ fn documentation() -> Step {
     let command =
         Cmd::cargo("doc --workspace --no-deps --all-features".split(' ')).env("RUSTDOCFLAGS", "-D warnings");
     Step { name: "documentation".into(), needs: Vec::new(), action: Action::Run(command) }
+}
+
+/// Builds for a target that has neither `std` nor a heap: a build on the host does not prove it.
+fn bare_metal_builds() -> impl Iterator<Item = Step> {
+    NO_STD.into_iter().map(|package| Step {
+        needs: vec![Need::Target(BARE_METAL)],
+        ..cargo(
+            &format!("{package} for {BARE_METAL}"),
+            &format!("build -p {package} --no-default-features --target {BARE_METAL}"),
+        )
+    })
 }

@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod probe;
 mod progress;
 mod report;
 mod reproduce;

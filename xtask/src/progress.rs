@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 /// Between two lines of the same stage in a log.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Shows one bar per stage on standard error.
+/// Shows one bar per stage on standard error, below the name of the stage.
 pub(crate) struct Bars {
     terminal: bool,
     stage: Mutex<Option<Stage>>,
 }
 
 struct Stage {
-    name: String,
+    /// Runs that were announced; 0 when nobody knows beforehand.
     runs: usize,
     done: usize,
     begun: Instant,
-    printed: Instant,
+    /// What the last run said.
+    last: String,
+    /// When a line was printed last, and for how many runs.
+    printed: (Instant, usize),
     bar: Option<ProgressBar>,
 }
 
@@ -31,10 +34,12 @@ impl Bars {
 
     /// Ends the current stage; a plain line takes the place of its bar.
     pub(crate) fn finish(&self) {
-        if let Some(Stage { bar: Some(bar), name, runs, done, begun, .. }) = self.lock().take() {
-            let last = bar.message();
+        let Some(stage) = self.lock().take() else { return };
+        if let Some(bar) = &stage.bar {
             bar.finish_and_clear();
-            eprintln!("{}", line(&name, [done, runs], begun.elapsed(), &last));
+        }
+        if stage.printed.1 < stage.done {
+            eprintln!("{}", stage.line(Instant::now()));
         }
     }
 
@@ -47,48 +52,53 @@ impl Bars {
 impl Progress for Bars {
     fn stage(&self, name: &str, runs: usize) {
         self.finish();
-        let now = Instant::now();
-        let bar = self.terminal.then(|| bar(name, runs));
-        if bar.is_none() {
-            eprintln!("  {name}: {runs} run{}", if runs == 1 { "" } else { "s" });
-        }
-        *self.lock() = Some(Stage { name: name.into(), runs, done: 0, begun: now, printed: now, bar });
+        eprintln!("  {name}");
+        *self.lock() = Some(Stage::new(runs, Instant::now(), self.terminal.then(|| bar(runs))));
     }
 
     fn run_done(&self, line: &str) {
         let mut guard = self.lock();
         let Some(stage) = guard.as_mut() else { return };
         stage.done += 1;
+        stage.last = line.to_owned();
         if let Some(bar) = &stage.bar {
-            bar.set_message(line.to_owned());
+            bar.set_message(stage.last.clone());
             bar.inc(1);
-        } else if let Some(text) = stage.plain_line(line, Instant::now()) {
+        } else if let Some(text) = stage.line_if_due(Instant::now()) {
             eprintln!("{text}");
         }
     }
 }
 
 impl Stage {
+    fn new(runs: usize, now: Instant, bar: Option<ProgressBar>) -> Self {
+        Self { runs, done: 0, begun: now, last: String::new(), printed: (now, 0), bar }
+    }
+
     /// The line for a log, when one is due: after the last run, else not more often than [`QUIET`].
-    fn plain_line(&mut self, line: &str, now: Instant) -> Option<String> {
-        if self.done < self.runs && now.duration_since(self.printed) < QUIET {
+    fn line_if_due(&mut self, now: Instant) -> Option<String> {
+        if self.done != self.runs && now.duration_since(self.printed.0) < QUIET {
             return None;
         }
-        self.printed = now;
-        Some(self::line(&self.name, [self.done, self.runs], now.duration_since(self.begun), line))
+        self.printed = (now, self.done);
+        Some(self.line(now))
+    }
+
+    fn line(&self, now: Instant) -> String {
+        let seconds = now.duration_since(self.begun).as_secs();
+        let of = if self.runs == 0 { " runs".to_owned() } else { format!("/{}", self.runs) };
+        format!("    {}{of}, {seconds} s, {}", self.done, self.last)
     }
 }
 
-fn line(name: &str, [done, runs]: [usize; 2], elapsed: Duration, last: &str) -> String {
-    format!("  {name}: {done}/{runs}, {} s, {last}", elapsed.as_secs())
-}
-
-fn bar(name: &str, runs: usize) -> ProgressBar {
+fn bar(runs: usize) -> ProgressBar {
+    let (bar, template) = match runs {
+        0 => (ProgressBar::no_length(), "    {spinner} {pos} runs {elapsed_precise} {wide_msg}"),
+        _ => (ProgressBar::new(runs as u64), "    [{bar:24}] {pos}/{len} {elapsed_precise} {wide_msg}"),
+    };
     let style =
-        ProgressStyle::with_template("  {prefix} [{bar:24}] {pos}/{len} {elapsed_precise} {wide_msg}")
-            .expect("the template is a constant")
-            .progress_chars("=> ");
-    let bar = ProgressBar::new(runs as u64).with_style(style).with_prefix(name.to_owned());
+        ProgressStyle::with_template(template).expect("the templates are constants").progress_chars("=> ");
+    bar.set_style(style);
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }
@@ -97,29 +107,34 @@ fn bar(name: &str, runs: usize) -> ProgressBar {
 mod tests {
     use super::*;
 
-    fn stage(runs: usize, begun: Instant) -> Stage {
-        Stage { name: "grid".into(), runs, done: 0, begun, printed: begun, bar: None }
-    }
-
     #[test]
     fn a_log_gets_a_line_every_ten_seconds_and_one_at_the_end() {
         let begun = Instant::now();
-        let mut stage = stage(3, begun);
-        stage.done = 1;
-        assert_eq!(stage.plain_line("a", begun + Duration::from_secs(9)), None);
-        stage.done = 2;
-        let line = stage.plain_line("b", begun + Duration::from_secs(11));
-        assert_eq!(line.as_deref(), Some("  grid: 2/3, 11 s, b"));
-        stage.done = 3;
-        let line = stage.plain_line("c", begun + Duration::from_secs(12));
-        assert_eq!(line.as_deref(), Some("  grid: 3/3, 12 s, c"));
+        let mut stage = Stage::new(3, begun, None);
+        let mut line_after = |done, seconds, last: &str| {
+            (stage.done, stage.last) = (done, last.to_owned());
+            stage.line_if_due(begun + Duration::from_secs(seconds))
+        };
+        assert_eq!(line_after(1, 9, "a"), None);
+        assert_eq!(line_after(2, 11, "b").as_deref(), Some("    2/3, 11 s, b"));
+        assert_eq!(line_after(3, 12, "c").as_deref(), Some("    3/3, 12 s, c"));
+    }
+
+    #[test]
+    fn a_stage_of_unknown_length_counts_its_runs_and_is_as_quiet() {
+        let begun = Instant::now();
+        let mut stage = Stage::new(0, begun, None);
+        (stage.done, stage.last) = (7, "a".into());
+        assert_eq!(stage.line_if_due(begun + Duration::from_secs(9)), None);
+        assert_eq!(stage.line_if_due(begun + QUIET).as_deref(), Some("    7 runs, 10 s, a"));
     }
 
     #[test]
     fn runs_may_end_in_several_threads_and_outnumber_the_announcement() {
         let bars = Bars { terminal: false, stage: Mutex::new(None) };
         bars.run_done("no stage yet");
-        bars.stage("empty", 0);
+        bars.stage("one", 1);
+        bars.run_done("the one");
         bars.run_done("one too many");
         bars.stage("many", 8);
         std::thread::scope(|scope| {

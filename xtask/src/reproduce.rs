@@ -221,7 +221,9 @@ fn print(report: &Report, out: &Path) {
     for claim in &report.claims {
         println!("{}", claim.title);
         for row in &claim.rows {
-            println!("  {:<14} {}: {} [{}]", row.verdict.words(), row.task, row.remark, row.bar);
+            let [method, baseline] = [&row.method, &row.baseline].map(|side| &side.name);
+            println!("  {:<14} {}; {}", row.verdict.words(), row.task, row.target);
+            println!("{:17}{method} against {baseline}, bar {}: {}", "", row.bar, row.remark);
         }
     }
     println!("{}", report.tally());

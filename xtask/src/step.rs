@@ -18,8 +18,8 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     /// A command that must succeed.
     Run(Cmd),
-    /// Two commands that must succeed and whose last lines on standard output must be equal.
-    SameLastLine([Cmd; 2]),
+    /// A command that must print what stands in a file of the workspace.
+    Prints(Cmd, &'static str),
     /// A rule of our own; each complaint says how to mend it.
     Rule(Box<dyn Fn() -> Result<(), Vec<String>>>),
 }
@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Component { name: &'static str, command: &'static str },
     /// A file of the workspace, relative to its root.
     File(&'static str),
+    /// A program, and the package that brings it.
+    Program { name: &'static str, package: &'static str },
 }
 
 /// What is missing and the command that brings it.
@@ -59,6 +61,13 @@ impl Need {
                 (!there).then(|| Missing {
                     reason: format!("{name} is not installed"),
                     install: Some(format!("rustup component add {name}")),
+                })
+            }
+            Self::Program { name, package } => {
+                let there = Cmd::new(name, ["--version"]).capture().is_ok_and(|output| output.success);
+                (!there).then(|| Missing {
+                    reason: format!("{name} is not installed"),
+                    install: Some(format!("apt-get install {package}")),
                 })
             }
             Self::File(path) => (!workspace::root().join(path).exists())
@@ -164,7 +173,7 @@ impl Step {
         }
         let result = match &self.action {
             Action::Run(command) => succeed(command).map(|stdout| tests_in(&stdout)),
-            Action::SameLastLine([one, other]) => same_last_line(one, other),
+            Action::Prints(command, file) => prints(command, file),
             Action::Rule(rule) => rule().map(|()| String::new()).map_err(|complaints| complaints.join("\n")),
         };
         result.map_or_else(Ending::Failed, Ending::Passed)
@@ -172,7 +181,7 @@ impl Step {
 }
 
 /// Standard output of a command that succeeds; else everything it printed.
-fn succeed(command: &Cmd) -> Result<String, String> {
+pub(crate) fn succeed(command: &Cmd) -> Result<String, String> {
     let output = command.capture()?;
     if output.success {
         return Ok(output.stdout);
@@ -180,17 +189,18 @@ fn succeed(command: &Cmd) -> Result<String, String> {
     Err(format!("{}{}command: {}", output.stderr, output.stdout, command.line()))
 }
 
-fn same_last_line(one: &Cmd, other: &Cmd) -> Result<String, String> {
-    let last = |command: &Cmd| {
-        let stdout = succeed(command)?;
-        let line = stdout.lines().last().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
-        line.ok_or_else(|| format!("printed nothing to compare\ncommand: {}", command.line()))
-    };
-    let [left, right] = [last(one)?, last(other)?];
-    if left == right {
-        return Ok(left);
+fn prints(command: &Cmd, file: &str) -> Result<String, String> {
+    let printed = succeed(command)?;
+    let path = workspace::root().join(file);
+    let expected = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {file}: {error}"))?;
+    // Line by line: a checkout may have changed the line ends.
+    if printed.lines().eq(expected.lines()) {
+        return Ok(format!("{} lines as in {file}", expected.lines().count()));
     }
-    Err(format!("the outputs differ\n{}: {left}\n{}: {right}", one.line(), other.line()))
+    Err(format!(
+        "the output differs from {file}\nprinted:\n{printed}\nexpected:\n{expected}\ncommand: {}",
+        command.line()
+    ))
 }
 
 /// `143 tests`, from what the test harness prints; nothing when no harness ran.
@@ -304,12 +314,19 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_compared_by_their_last_line() {
-        let version = || Cmd::new(workspace::rustc(), ["--version"]);
-        assert!(matches!(step(Action::SameLastLine([version(), version()])).end(), Ending::Passed(_)));
-        let target = Cmd::new(workspace::rustc(), ["--print", "sysroot"]);
-        let ending = step(Action::SameLastLine([version(), target])).end();
-        assert!(matches!(&ending, Ending::Failed(report) if report.contains("differ")), "{ending:?}");
+    fn an_output_is_compared_with_a_file() {
+        let located = || Cmd::cargo(["locate-project", "--workspace", "--message-format", "plain"]);
+        let ending = step(Action::Prints(located(), "rustfmt.toml")).end();
+        assert!(
+            matches!(&ending, Ending::Failed(report) if report.contains("differs from rustfmt.toml")),
+            "{ending:?}"
+        );
+        let ending = step(Action::Prints(located(), "no/such/file")).end();
+        assert!(matches!(&ending, Ending::Failed(report) if report.contains("cannot read")), "{ending:?}");
+        let show = Cmd::new("git", ["show", ":rustfmt.toml"]);
+        if show.capture().is_ok_and(|output| output.success) {
+            assert!(matches!(step(Action::Prints(show, "rustfmt.toml")).end(), Ending::Passed(_)));
+        }
     }
 
     #[test]

@@ -1,11 +1,8 @@
 //! `cargo xtask test`: every suite that this machine can run.
 
 use crate::Outcome;
-use crate::step::{self, Action, Cmd, Need, Skips, Step};
+use crate::step::{self, Action, Cmd, Skips, Step};
 use crate::workspace::Metadata;
-
-/// The target without `std` and without an allocator that stands for firmware.
-pub(crate) const BARE_METAL: &str = "thumbv7em-none-eabihf";
 
 /// The crates that must work without `std`.
 pub(crate) const NO_STD: [&str; 2] = ["kfac-linalg", "kfac-core"];
@@ -14,8 +11,6 @@ pub(crate) const NO_STD: [&str; 2] = ["kfac-linalg", "kfac-core"];
 pub(crate) const NO_STD_FEATURES: [&str; 2] = ["alloc", "matrixmultiply"];
 
 const LIBRARIES: [&str; 3] = ["kfac-linalg", "kfac-core", "kfac-train"];
-
-const PROBE: &str = "kfac-core/firmware/probe/Cargo.toml";
 
 /// Options of the command.
 #[derive(clap::Args)]
@@ -55,34 +50,11 @@ fn steps(metadata: &Metadata) -> Vec<Step> {
         });
         steps.extend(std::iter::once(plain).chain(with));
     }
-    steps.extend(bare_metal_builds());
-    steps.push(no_allocator_probe());
+    steps.extend(crate::probe::steps());
     steps
 }
 
 /// A step that is one cargo command, its arguments separated by spaces.
 pub(crate) fn cargo(name: &str, arguments: &str) -> Step {
     Step { name: name.into(), needs: Vec::new(), action: Action::Run(Cmd::cargo(arguments.split(' '))) }
-}
-
-/// Builds for a target that has neither `std` nor a heap: a build on the host does not prove it.
-pub(crate) fn bare_metal_builds() -> impl Iterator<Item = Step> {
-    NO_STD.into_iter().map(|package| Step {
-        needs: vec![Need::Target(BARE_METAL)],
-        ..cargo(
-            &format!("{package} for {BARE_METAL}"),
-            &format!("build -p {package} --no-default-features --target {BARE_METAL}"),
-        )
-    })
-}
-
-/// The routines of kfac-core in a program without an allocator print the same bits as with `std`.
-fn no_allocator_probe() -> Step {
-    let probe = format!("run --quiet --release --manifest-path {PROBE}");
-    let with_std = format!("{probe} --features std");
-    Step {
-        name: "no-allocator probe, equal to the std run".into(),
-        needs: vec![Need::File(PROBE)],
-        action: Action::SameLastLine([probe, with_std].map(|line| Cmd::cargo(line.split(' ')))),
-    }
 }

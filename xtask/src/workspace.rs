@@ -26,7 +26,16 @@ impl Metadata {
     /// # Errors
     /// A sentence when cargo refuses, or answers something that is not JSON.
     pub(crate) fn read() -> Result<Self, String> {
-        let output = Cmd::cargo(["metadata", "--no-deps", "--format-version", "1"]).capture()?;
+        Self::of("Cargo.toml")
+    }
+
+    /// The same for a package outside the workspace.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub(crate) fn of(manifest: &str) -> Result<Self, String> {
+        let arguments = ["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest];
+        let output = Cmd::cargo(arguments).capture()?;
         if !output.success {
             return Err(format!("cargo metadata failed: {}", output.stderr));
         }

@@ -42,7 +42,7 @@ impl Task for AutoencoderTask {
     }
 
     fn metric_name(&self) -> String {
-        "squared reconstruction error per training case".to_owned()
+        "squared error per training image".to_owned()
     }
 
     fn network(&self) -> Net {
@@ -138,10 +138,10 @@ fn plans(settings: &Settings) -> Result<Vec<Plan>, ClaimError> {
         recorded,
     };
     let mut plans = vec![
-        on_digits(sigmoid, Averaging::Off, [0.16, 0.98, 1.0]),
-        on_digits(sigmoid, Averaging::On, [1.28, 0.95, 0.3]),
-        on_digits(tanh, Averaging::Off, [0.04, 0.95, 3.0]),
-        on_digits(tanh, Averaging::On, [0.04, 0.95, 3.0]),
+        on_digits(sigmoid, Averaging::Off, [0.08, 0.95, 3.0]),
+        on_digits(sigmoid, Averaging::On, [2.56, 0.95, 0.1]),
+        on_digits(tanh, Averaging::Off, [0.08, 0.95, 1.0]),
+        on_digits(tanh, Averaging::On, [0.16, 0.95, 1.0]),
         Plan {
             task: AutoencoderTask::new(curves::generate(10_000, 14, 0), CURVES, sigmoid, 256),
             periods: &[[1, 1], [5, 5]],

@@ -84,17 +84,8 @@ impl Contender {
         Self { method: Method::Sgd(SgdSettings { rate, momentum, clip }), averaging }
     }
 
+    /// Name in tables and legends.
     pub(super) fn name(&self) -> String {
-        match self.method {
-            Method::Sgd(_) => "SGD, Nesterov momentum, norm clip".to_owned(),
-            Method::Kfac(KfacDefaults { map, .. }) => {
-                format!("K-FAC {map:?}, exact quadratic model, Levenberg-Marquardt damping")
-            }
-        }
-    }
-
-    /// Name in a figure's legend.
-    pub(super) fn label(&self) -> String {
         match self.method {
             Method::Sgd(_) => "SGD".to_owned(),
             Method::Kfac(KfacDefaults { map, every: [statistics, inverses], .. }) => {
@@ -107,9 +98,13 @@ impl Contender {
     pub(super) fn settings(&self) -> Vec<(String, String)> {
         let mut pairs = match self.method {
             Method::Sgd(SgdSettings { rate, momentum, clip }) => vec![
+                ("momentum kind", "Nesterov".to_owned()),
                 ("learning rate", format!("{rate:.3e}")),
                 ("momentum", momentum.to_string()),
-                ("clip", if clip.is_finite() { clip.to_string() } else { "none".to_owned() }),
+                (
+                    "clip of the gradient's norm",
+                    if clip.is_finite() { clip.to_string() } else { "none".to_owned() },
+                ),
             ],
             Method::Kfac(KfacDefaults { family, every: [statistics, inverses], l2, .. }) => {
                 let AdaptationRule { every, omega, floor, cap } = family.adaptation();
@@ -118,6 +113,7 @@ impl Contender {
                     None => "none".to_owned(),
                 };
                 vec![
+                    ("step", "exact quadratic model".to_owned()),
                     ("Fisher", "sampled targets".to_owned()),
                     ("T_cov / T_inv", format!("{statistics} / {inverses}")),
                     ("decay", DECAY.to_string()),

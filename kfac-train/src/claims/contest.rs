@@ -40,14 +40,14 @@ struct Candidate {
     histories: Vec<History>,
 }
 
-/// Best settings that a report lists.
+/// Best settings that a report lists, of those that were not stopped.
 const LEADERS: usize = 4;
 
 impl Contest<'_> {
     /// Runs the contest: the rows, and the learning curves.
     pub(super) fn run(&self, settings: &Settings, progress: &dyn Progress) -> (Vec<Row>, Figure) {
         let seeds: Vec<u64> = (0..settings.seeds as u64).collect();
-        let title = self.task.description();
+        let title = self.title();
         progress.stage(&format!("{title}: tuning SGD"), 0);
         let (candidates, is_interior) = self.tune(&seeds, settings, progress);
 
@@ -87,6 +87,12 @@ impl Contest<'_> {
             }
         }
         (rows, self.figure(&histories, &shown.histories))
+    }
+
+    /// The task, and what of it is judged.
+    fn title(&self) -> String {
+        let judged = self.sgd_averaging.map_or("", |_| "; averaged iterates on both sides");
+        format!("{}{judged}", self.task.description())
     }
 
     fn target_in_words(&self, target: Option<f64>) -> String {
@@ -233,7 +239,8 @@ impl Contest<'_> {
     fn describe_search(&self, candidates: &[Candidate], is_interior: bool, target: Option<f64>) -> Search {
         let axes = sgd_axes();
         let grid: Vec<String> = axes.iter().map(Axis::describe).collect();
-        let leaders = candidates.iter().take(LEADERS).map(|candidate| {
+        let finished = candidates.iter().filter(|candidate| candidate.score.is_finite());
+        let leaders = finished.take(LEADERS).map(|candidate| {
             let pairs = axes.iter().zip(&candidate.setting);
             let words: Vec<String> = pairs.map(|(axis, value)| format!("{} {value}", axis.name)).collect();
             (words.join(", "), candidate.score)
@@ -254,17 +261,20 @@ impl Contest<'_> {
 
     fn figure(&self, kfac: &[History], sgd: &[History]) -> Figure {
         let seeds = sgd.len().max(1);
-        let labelled = kfac.chunks(seeds).zip(&self.kfac).map(|(runs, contender)| (contender.label(), runs));
+        let labelled = kfac.chunks(seeds).zip(&self.kfac).map(|(runs, contender)| (contender.name(), runs));
         let curves = labelled.chain([("SGD".to_owned(), sgd)]).flat_map(|(label, histories)| {
-            histories.iter().map(move |history| Curve {
-                label: label.clone(),
-                points: history.points.iter().map(|point| (point.updates as f64, point.value)).collect(),
+            histories.iter().map(move |history| {
+                // A logarithmic axis has no place for the point before the first update.
+                let trained = history.points.iter().filter(|point| point.updates > 0);
+                let points = trained.map(|point| (point.updates as f64, point.value)).collect();
+                Curve { label: label.clone(), points }
             })
         });
         Figure {
-            title: self.task.description(),
+            title: self.title(),
             x_label: "updates".to_owned(),
             y_label: self.task.metric_name(),
+            x_scale: AxisScale::Logarithmic,
             y_scale: AxisScale::Logarithmic,
             target: match self.goal {
                 Goal::Targets(targets) => targets.last().copied(),

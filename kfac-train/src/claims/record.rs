@@ -92,9 +92,11 @@ pub struct Search {
     pub runs: usize,
     /// Is the optimum interior, at an edge, or taken from a record?
     pub optimum: Optimum,
-    /// The best settings of the search, best first: description and the value they were ranked by.
+    /// The best settings of the search, best first: description and the value they were ranked by. Settings whose runs
+    /// were stopped because they could no longer win have no value and are left out.
     pub leaders: Vec<(String, f64)>,
-    /// Updates of the best setting chosen separately for each seed (the hardest comparison), where it was run.
+    /// Fewest updates to the target of any run of the search, for each seed separately: the hardest comparison. Runs
+    /// that could no longer win were stopped before.
     pub per_seed_oracle: Vec<Option<u64>>,
 }
 
@@ -143,7 +145,9 @@ pub struct Figure {
     pub x_label: String,
     /// Label of the vertical axis, with its unit.
     pub y_label: String,
-    /// Logarithmic vertical axis?
+    /// How the horizontal axis is divided.
+    pub x_scale: AxisScale,
+    /// How the vertical axis is divided.
     pub y_scale: AxisScale,
     /// A horizontal line to reach, drawn dashed.
     pub target: Option<f64>,

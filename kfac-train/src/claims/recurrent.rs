@@ -24,11 +24,14 @@ struct AddingTask {
 
 impl Task for AddingTask {
     fn description(&self) -> String {
-        format!("adding problem, T = {STEPS}, inputs in [0, 1]; tanh RNN with {HIDDEN} units; batch {BATCH}")
+        format!(
+            "adding problem, T = {STEPS}, inputs in [0, 1], {VALIDATION_CASES} fixed validation cases; tanh RNN, \
+             {HIDDEN} units; batch {BATCH}"
+        )
     }
 
     fn metric_name(&self) -> String {
-        format!("half squared error on {VALIDATION_CASES} fixed validation cases")
+        "validation half squared error".to_owned()
     }
 
     fn network(&self) -> Net {

@@ -76,14 +76,19 @@ impl LeftOut {
     }
 
     /// Can this point be drawn? Counts it when it cannot.
-    fn admits(&mut self, (x, y): (f64, f64), scale: AxisScale) -> bool {
+    fn admits(&mut self, (x, y): (f64, f64), figure: &Figure) -> bool {
         self.of += 1;
-        let logarithmic = scale == AxisScale::Logarithmic;
-        let reason = if !x.is_finite() || !y.is_finite() {
+        let places = [(x, figure.x_scale), (y, figure.y_scale)];
+        let any = |test: &dyn Fn(f64, bool) -> bool| {
+            places.iter().any(|&(value, scale)| test(value, scale == AxisScale::Logarithmic))
+        };
+        let reason = if any(&|value, _| !value.is_finite()) {
             &mut self.not_finite
-        } else if logarithmic && y <= 0.0 {
+        } else if any(&|value, logarithmic| logarithmic && value <= 0.0) {
             &mut self.not_positive
-        } else if x.abs() >= DRAWABLE.end || y.abs() >= DRAWABLE.end || (logarithmic && y < DRAWABLE.start) {
+        } else if any(&|value, logarithmic| {
+            value.abs() >= DRAWABLE.end || (logarithmic && value < DRAWABLE.start)
+        }) {
             &mut self.out_of_range
         } else {
             return true;
@@ -107,7 +112,7 @@ pub(crate) fn draw(figure: &Figure) -> Drawing {
     let mut pieces = Vec::new();
     for curve in &figure.curves {
         let contender = legend.iter().position(|entry| entry.label == curve.label).unwrap_or(0);
-        for points in curve.points.split(|point| !left_out.admits(*point, figure.y_scale)) {
+        for points in curve.points.split(|point| !left_out.admits(*point, figure)) {
             if !points.is_empty() {
                 pieces.push(Piece { contender, points: points.to_vec() });
             }
@@ -140,8 +145,8 @@ fn style(contender: usize) -> (RGBColor, bool) {
 /// The picture; `None` only when plotters cannot write to memory.
 fn picture(figure: &Figure, pieces: &[Piece]) -> Option<String> {
     let points = || pieces.iter().flat_map(|piece| &piece.points);
-    let target = figure.target.filter(|y| LeftOut::default().admits((0.0, *y), figure.y_scale));
-    let x_axis = Axis::new(AxisScale::Linear, points().map(|point| point.0), 6);
+    let target = figure.target.filter(|y| LeftOut::default().admits((1.0, *y), figure));
+    let x_axis = Axis::new(figure.x_scale, points().map(|point| point.0), 6);
     let y_axis = Axis::new(figure.y_scale, points().map(|point| point.1).chain(target), 7);
     let across = [x_axis.range.start, x_axis.range.end];
 
@@ -315,6 +320,7 @@ mod tests {
             title: "t".into(),
             x_label: "updates".into(),
             y_label: "loss".into(),
+            x_scale: AxisScale::Linear,
             y_scale,
             target: Some(0.5),
             curves: curves.collect(),
@@ -351,6 +357,7 @@ mod tests {
             for a in extremes {
                 for b in extremes {
                     let mut figure = figure(scale, &[("a", &[(a, b), (b, a)]), ("b", &[(a, a)])]);
+                    figure.x_scale = scale;
                     figure.target = Some(b);
                     draw(&figure);
                 }

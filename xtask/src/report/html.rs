@@ -113,11 +113,12 @@ fn summary_lines(index: usize, claim: &ClaimRecord) -> String {
     }
     let lines = claim.rows.iter().map(|row| {
         format!(
-            "<tr><td>{}</td><td>{link}</td><td>{}<br><span class=\"soft small\">{}</span></td>\
+            "<tr><td>{}</td><td>{link}</td><td>{}<br><span class=\"soft small\">{}<br>{}</span></td>\
              <td class=\"num\">{}</td><td class=\"num\">{}</td><td>{}</td></tr>\n",
             verdict(row.verdict),
             escape(&row.task),
             escape(&row.target),
+            escape(&text::contenders(row)),
             text::ratio(row),
             text::optional(row.time_ratio),
             escape(&row.bar)
@@ -193,7 +194,7 @@ fn row(row: &Row) -> String {
     let [oracle_head, oracle_gap, width] = match oracle.is_empty() {
         true => ["", "", "8"],
         false => [
-            "<th rowspan=\"2\" class=\"num start\">Best setting<br>of each seed</th>",
+            "<th rowspan=\"2\" class=\"num start\">Fewest in<br>the search</th>",
             "<td class=\"start\"></td>",
             "9",
         ],

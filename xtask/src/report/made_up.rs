@@ -168,6 +168,7 @@ fn curves(y_scale: AxisScale) -> Figure {
         title: "Adding problem, T = 30".into(),
         x_label: "updates".into(),
         y_label: "validation half-MSE".into(),
+        x_scale: AxisScale::Linear,
         y_scale,
         target: Some(0.01),
         curves,

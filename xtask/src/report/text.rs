@@ -52,6 +52,11 @@ pub(crate) fn ratio(row: &Row) -> String {
     }
 }
 
+/// Who is compared with whom.
+pub(crate) fn contenders(row: &Row) -> String {
+    format!("{} against {}", row.method.name, row.baseline.name)
+}
+
 /// The seed of a line with the results of both sides: one number, unless they differ.
 pub(crate) fn seeds(results: [Option<&SeedResult>; 2]) -> String {
     let mut seeds: Vec<String> = results.iter().flatten().map(|result| result.seed.to_string()).collect();
