@@ -74,12 +74,13 @@ impl Contest<'_> {
                     None => shown.histories.iter().map(History::final_value).collect(),
                 };
                 let sgd = Contender::sgd(&shown.setting, self.sgd_averaging);
-                let method = self.side(kfac, self.kfac_budget, (&seeds, runs, &goal));
-                let baseline = self.side(&sgd, self.sgd_budget, (&seeds, &shown.histories, &goal));
+                let method = self.side(kfac, self.kfac_budget, &seeds, runs, &goal);
+                let baseline = self.side(&sgd, self.sgd_budget, &seeds, &shown.histories, &goal);
                 let search = self.describe_search(&candidates, is_interior, target);
                 rows.push(judged(
                     self.bar,
-                    [title.clone(), self.target_in_words(target)],
+                    title.clone(),
+                    self.target_in_words(target),
                     method,
                     baseline,
                     search,
@@ -213,7 +214,9 @@ impl Contest<'_> {
         &self,
         contender: &Contender,
         budget: Budget,
-        (seeds, histories, targets): (&[u64], &[History], &[f64]),
+        seeds: &[u64],
+        histories: &[History],
+        targets: &[f64],
     ) -> Side {
         let results = seeds.iter().zip(histories).zip(targets).map(|((&seed, history), &target)| {
             let reached = history.reached(target);

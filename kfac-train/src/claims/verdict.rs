@@ -11,10 +11,11 @@ pub(super) struct Bar {
     pub(super) in_part: f64,
 }
 
-/// The finished row of `[task, target]`.
+/// The finished row.
 pub(super) fn judged(
     bar: Bar,
-    [task, target]: [String; 2],
+    task: String,
+    target: String,
     method: Side,
     baseline: Side,
     search: Search,
@@ -26,7 +27,7 @@ pub(super) fn judged(
     let ratio_range = ratios.fold(None, |range: Option<[f64; 2]>, ratio| {
         Some(range.map_or([ratio; 2], |[low, high]| [low.min(ratio), high.max(ratio)]))
     });
-    let (verdict, remark) = verdict(bar, ratio, time_ratio, (&method, &baseline, &search));
+    let (verdict, remark) = verdict(bar, ratio, time_ratio, &method, &baseline, &search);
     let bar = format!(">= {}", bar.holds);
     Row { task, target, method, baseline, search, ratio, ratio_range, time_ratio, bar, verdict, remark }
 }
@@ -35,7 +36,9 @@ fn verdict(
     bar: Bar,
     ratio: Option<f64>,
     time_ratio: Option<f64>,
-    (method, baseline, search): (&Side, &Side, &Search),
+    method: &Side,
+    baseline: &Side,
+    search: &Search,
 ) -> (Verdict, String) {
     let ours = median_of(method, |seed| seed.updates.map(|updates| updates as f64));
     if ours.is_infinite() {
@@ -122,7 +125,7 @@ mod tests {
             per_seed_oracle: Vec::new(),
         };
         let bar = Bar { holds: 10.0, in_part: 4.0 };
-        judged(bar, [String::new(), String::new()], side(method), side(baseline), search)
+        judged(bar, String::new(), String::new(), side(method), side(baseline), search)
     }
 
     #[test]
