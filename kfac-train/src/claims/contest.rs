@@ -230,10 +230,12 @@ impl Contest<'_> {
                 failure: history.failure.clone(),
             }
         });
+        let mut settings = contender.settings();
+        settings.push(("evaluated".to_owned(), format!("every {} updates", budget.evaluate_every)));
         let costs = histories.iter().map(History::milliseconds_per_update).filter(|cost| cost.is_finite());
         Side {
             name: contender.name(),
-            settings: contender.settings(),
+            settings,
             seeds: results.collect(),
             milliseconds_per_update: median(costs.collect()),
         }
