@@ -13,7 +13,7 @@ pub struct Plan {
     pub batch: usize,
     /// Most updates.
     pub updates: u64,
-    /// Updates from one evaluation to the next.
+    /// Updates from one evaluation to the next; the last update is always evaluated.
     pub evaluate_every: u64,
     /// Decay of the averaged iterates that are evaluated in place of the weights; `None` evaluates the weights.
     pub averaging: Option<f64>,
@@ -49,6 +49,16 @@ pub struct History {
 }
 
 impl History {
+    /// Takes down an evaluation; one that is not finite ends the run.
+    fn record(&mut self, point: Point) -> Continue {
+        self.points.push(point);
+        if point.value.is_finite() {
+            return Continue::Yes;
+        }
+        self.failure = Some("the metric is not finite".to_owned());
+        Continue::No
+    }
+
     /// The first evaluation at or below `target`.
     pub fn reached(&self, target: f64) -> Option<Point> {
         self.points.iter().copied().find(|point| point.value <= target)
@@ -64,6 +74,9 @@ impl History {
         self.points.last().map_or(f64::NAN, |last| 1e3 * last.seconds / last.updates as f64)
     }
 }
+
+/// Measures a network at given weights: low is good.
+pub type Metric<'m, T, K> = dyn FnMut(&mut Network<T, K>, &[T]) -> f64 + 'm;
 
 /// A network with its weights, about to be trained.
 pub struct Run<'a, T, K> {
@@ -84,14 +97,16 @@ impl<T: Scalar, K: Kernel<T>> Run<'_, T, K> {
     pub fn train(
         &mut self,
         plan: Plan,
-        evaluate: &mut dyn FnMut(&mut Network<T, K>, &[T]) -> f64,
+        evaluate: &mut Metric<'_, T, K>,
         judge: &mut dyn FnMut(Point) -> Continue,
     ) -> History {
         let mut history = History::default();
         let mut average = plan.averaging.map(IterateAverage::new);
         let mut batch = Batch::default();
         let first = Point { updates: 0, value: evaluate(self.network, self.weights), seconds: 0.0 };
-        history.points.push(first);
+        if history.record(first) == Continue::No {
+            return history;
+        }
         let mut watch = Stopwatch::start();
         for update in 1..=plan.updates {
             self.source.next_batch(plan.batch, &mut batch);
@@ -102,7 +117,7 @@ impl<T: Scalar, K: Kernel<T>> Run<'_, T, K> {
             if let Some(average) = &mut average {
                 average.add(self.weights);
             }
-            if update % plan.evaluate_every != 0 && update != plan.updates {
+            if !update.is_multiple_of(plan.evaluate_every) && update != plan.updates {
                 continue;
             }
             let seconds = watch.pause();
@@ -111,12 +126,7 @@ impl<T: Scalar, K: Kernel<T>> Run<'_, T, K> {
                 None => evaluate(self.network, self.weights),
             };
             let point = Point { updates: update, value, seconds };
-            history.points.push(point);
-            if !value.is_finite() {
-                history.failure = Some("the metric is not finite".to_owned());
-                return history;
-            }
-            if judge(point) == Continue::No {
+            if history.record(point) == Continue::No || judge(point) == Continue::No {
                 return history;
             }
             watch.resume();

@@ -74,10 +74,11 @@ fn weight_matrix<T: Scalar>(block: &[T], shape: LayerShape) -> MatRef<'_, T> {
 }
 
 /// Fills the rows of `out` with the bias `b` of a block, or with zeros.
-fn fill_with_bias<'o, T: Scalar>(block: &[T], shape: LayerShape, rows: impl Iterator<Item = &'o mut [T]>)
-where
-    T: 'o,
-{
+fn fill_with_bias<'o, T: Scalar + 'o>(
+    block: &[T],
+    shape: LayerShape,
+    rows: impl Iterator<Item = &'o mut [T]>,
+) {
     for row in rows {
         if shape.has_bias() {
             let last_column = block.iter().skip(shape.features()).step_by(shape.inputs());

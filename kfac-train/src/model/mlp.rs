@@ -6,7 +6,7 @@ use kfac_linalg::{Kernel, Scalar};
 /// A dense classifier `widths[0] - ... - widths[last]`, rectified hidden units, logits under [`Loss::Softmax`].
 ///
 /// # Errors
-/// [`NetworkError`] where there are no two widths, or the last is 0.
+/// [`NetworkError`] where there are no two widths, or one is 0.
 pub fn mlp<T: Scalar, K: Kernel<T>>(widths: &[usize], kernel: K) -> Result<Network<T, K>, NetworkError> {
     let mut layers: Vec<Box<dyn Layer<T, K>>> = Vec::new();
     for pair in widths.windows(2) {

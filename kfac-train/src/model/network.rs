@@ -41,13 +41,18 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// Chains `layers`, whose last one gives rows of `outputs` numbers to `loss`.
     ///
     /// # Errors
-    /// [`NetworkError`] where two neighbours do not fit, or the last layer's output is no multiple of `outputs`.
+    /// [`NetworkError`] where a layer is empty, two neighbours do not fit, or the last layer's output is no multiple of
+    /// `outputs`.
     pub fn new(
         layers: Vec<Box<dyn Layer<T, K>>>,
         loss: Loss,
         outputs: usize,
         kernel: K,
     ) -> Result<Self, NetworkError> {
+        let mut sizes = layers.iter().map(|layer| [layer.input_len(), layer.output_len()]);
+        if let Some(layer) = sizes.position(|sizes| sizes.contains(&0)) {
+            return Err(NetworkError::EmptyLayer { layer });
+        }
         for (index, pair) in layers.windows(2).enumerate() {
             let (given, taken) = (pair[0].output_len(), pair[1].input_len());
             if given != taken {
@@ -144,11 +149,12 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// Mean over the cases of the loss, summed over the rows of a case.
     ///
     /// # Errors
-    /// [`NetworkError::Loss`] where the targets do not fit.
+    /// [`NetworkError::Targets`] or [`NetworkError::Loss`] where the targets do not fit.
     pub fn mean_loss(&self, targets: &Targets<T>) -> Result<T, NetworkError> {
+        self.expect_targets(targets)?;
         let mut total = T::ZERO;
         for (row, outputs) in self.output_rows().enumerate() {
-            total += self.loss.value(outputs, self.target(targets, row)?)?;
+            total += self.loss.value(outputs, self.target(targets, row))?;
         }
         Ok(total / T::from_usize(self.cases))
     }
@@ -159,11 +165,12 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// [`NetworkError`] where weights or targets do not fit.
     pub fn backward(&mut self, weights: &[T], targets: &Targets<T>) -> Result<(), NetworkError> {
         self.expect_weights(weights)?;
+        self.expect_targets(targets)?;
         let mut gradient = std::mem::take(&mut self.last_tape_mut().output_gradient);
         resize(&mut gradient, self.last_tape().output.len());
         let rows = self.output_rows().zip(gradient.chunks_exact_mut(self.outputs));
         let result = rows.enumerate().try_for_each(|(row, (outputs, gradient))| {
-            Ok(self.loss.gradient(outputs, self.target(targets, row)?, gradient)?)
+            Ok(self.loss.gradient(outputs, self.target(targets, row), gradient)?)
         });
         self.last_tape_mut().output_gradient = gradient;
         result.map(|()| self.backward_from_outputs(weights))
@@ -301,17 +308,23 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
         self.last_tape().output.chunks_exact(self.outputs)
     }
 
-    fn target<'a>(&self, targets: &'a Targets<T>, row: usize) -> Result<Target<'a, T>, NetworkError> {
-        let missing = NetworkError::Targets { row };
+    /// The target of an output row, out of targets that fit.
+    fn target<'a>(&self, targets: &'a Targets<T>, row: usize) -> Target<'a, T> {
         match targets {
-            Targets::Values(values) => {
-                let start = row * self.outputs;
-                values.get(start..start + self.outputs).map(Target::Values).ok_or(missing)
-            }
-            Targets::Classes(classes) => {
-                classes.get(row).map(|&class| Target::Class(class as usize)).ok_or(missing)
-            }
+            Targets::Values(values) => Target::Values(&values[row * self.outputs..][..self.outputs]),
+            Targets::Classes(classes) => Target::Class(classes[row] as usize),
         }
+    }
+
+    /// Refuses targets of the wrong kind, too few, and too many: those would pair rows with the targets of others.
+    fn expect_targets(&self, targets: &Targets<T>) -> Result<(), NetworkError> {
+        let numbers = self.last_tape().output.len();
+        let (expected, found) = match (self.loss, targets) {
+            (Loss::Square | Loss::Bernoulli, Targets::Values(values)) => (numbers, values.len()),
+            (Loss::Softmax, Targets::Classes(classes)) => (numbers / self.outputs, classes.len()),
+            _ => return Err(LossError::WrongTarget.into()),
+        };
+        if expected == found { Ok(()) } else { Err(NetworkError::Targets { expected, found }) }
     }
 
     fn expect_weights(&self, weights: &[T]) -> Result<(), NetworkError> {
@@ -353,6 +366,11 @@ fn add_outer_products<T: Scalar, K: Kernel<T>>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NetworkError {
+    /// A layer has no input or no output.
+    EmptyLayer {
+        /// Its index.
+        layer: usize,
+    },
     /// A layer takes another number of inputs than the one before it gives.
     Chain {
         /// Its index.
@@ -385,10 +403,12 @@ pub enum NetworkError {
         /// Number of cases.
         cases: usize,
     },
-    /// No target for a row.
+    /// Another number of targets than the outputs ask for: one per number, or one class per row.
     Targets {
-        /// Its index.
-        row: usize,
+        /// What they ask for.
+        expected: usize,
+        /// What was given.
+        found: usize,
     },
     /// A target that does not fit the loss.
     Loss(LossError),
@@ -403,6 +423,7 @@ impl From<LossError> for NetworkError {
 impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::EmptyLayer { layer } => write!(f, "layer {layer} has no input or no output"),
             Self::Chain { layer, given, taken } => {
                 write!(f, "layer {layer} takes {taken} numbers, the one before it gives {given}")
             }
@@ -413,7 +434,9 @@ impl fmt::Display for NetworkError {
             Self::Inputs { expected, found, cases } => {
                 write!(f, "{cases} cases take {expected} inputs, {found} were given")
             }
-            Self::Targets { row } => write!(f, "there is no target for output row {row}"),
+            Self::Targets { expected, found } => {
+                write!(f, "the outputs take {expected} targets, {found} were given")
+            }
             Self::Loss(error) => error.fmt(f),
         }
     }

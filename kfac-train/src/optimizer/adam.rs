@@ -12,7 +12,8 @@ pub struct Adam<T> {
     settings: AdamSettings,
     first: Vec<T>,
     second: Vec<T>,
-    steps: i32,
+    /// `β^t` of both moments.
+    powers: [f64; 2],
     gradient: Vec<T>,
 }
 
@@ -39,7 +40,7 @@ impl AdamSettings {
 impl<T: Scalar> Adam<T> {
     /// Before the first step.
     pub fn new(settings: AdamSettings) -> Self {
-        Self { settings, first: Vec::new(), second: Vec::new(), steps: 0, gradient: Vec::new() }
+        Self { settings, first: Vec::new(), second: Vec::new(), powers: [1.0; 2], gradient: Vec::new() }
     }
 }
 
@@ -53,9 +54,10 @@ impl<T: Scalar, K: Kernel<T>> Optimizer<T, K> for Adam<T> {
         let loss = loss_and_gradient(network, weights, batch, &mut self.gradient)?;
         self.first.resize(weights.len(), T::ZERO);
         self.second.resize(weights.len(), T::ZERO);
-        self.steps = self.steps.saturating_add(1);
         let AdamSettings { rate, betas: [beta1, beta2], epsilon, weight_decay } = self.settings;
-        let corrections = [beta1, beta2].map(|beta| 1.0 - beta.powi(self.steps));
+        // Products, not `powi`, whose last bits differ between targets.
+        self.powers = [self.powers[0] * beta1, self.powers[1] * beta2];
+        let corrections = self.powers.map(|power| 1.0 - power);
         let rate_now = T::from_f64(rate / corrections[0]);
         let root_correction = T::from_f64(corrections[1].sqrt());
         let keep = T::from_f64(1.0 - rate * weight_decay);

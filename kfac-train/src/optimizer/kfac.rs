@@ -1,7 +1,7 @@
 use super::preconditioner::{AnyMap, BuildError, MapChoice, Statistics};
 use super::{Optimizer, StepError, StepReport, loss_and_gradient};
 use crate::data::Batch;
-use crate::model::Network;
+use crate::model::{Network, NetworkError};
 use crate::random::{Stream, generator};
 use kfac_core::damping::adapt::Verdict;
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
@@ -95,23 +95,20 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
         })
     }
 
-    /// Lets an adaptive bound see what the last step did on this batch.
-    fn judge_on_next_batch(
-        &mut self,
+    /// The loss of this batch at the weights before the last step, where an adaptive bound wants to see what that step
+    /// did on it.
+    fn loss_before_last_step(
+        &self,
         network: &mut Network<T, K>,
-        weights: &[T],
         batch: &Batch<T>,
-    ) -> Result<(), StepError> {
-        let StepRule::Adaptive(step) = &mut self.rule else { return Ok(()) };
-        if step.bound.is_none() || !self.has_step {
-            return Ok(());
+    ) -> Result<Option<T>, StepError> {
+        match &self.rule {
+            StepRule::Adaptive(step) if step.bound.is_some() && self.has_step => {
+                network.forward(&self.copy, batch)?;
+                Ok(Some(network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy)))
+            }
+            _ => Ok(None),
         }
-        network.forward(&self.copy, batch)?;
-        let before = network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy);
-        network.forward(weights, batch)?;
-        let after = network.mean_loss(&batch.targets)? + penalty(self.l2, weights);
-        step.next_batch(before, after);
-        Ok(())
     }
 
     /// Factors and inverses for this batch; the forward pass of the batch has been run.
@@ -122,8 +119,11 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
         cases: usize,
     ) -> Result<(), StepError> {
         if self.preconditioner.wants_statistics() {
-            network.backward_sampled(weights, &mut self.generator)?;
+            // A batch that is refused leaves no trace in the targets of those that follow.
+            let mut generator = self.generator.clone();
+            network.backward_sampled(weights, &mut generator)?;
             self.preconditioner.observe(network, cases)?;
+            self.generator = generator;
         }
         // A failed refresh keeps the last good inverse; only the third in a row of a layer comes back as an error.
         if self.preconditioner.is_ready() {
@@ -142,7 +142,11 @@ impl<T: Scalar, K: Kernel<T> + 'static> Optimizer<T, K> for Kfac<T, K> {
         weights: &mut [T],
         batch: &Batch<T>,
     ) -> Result<StepReport, StepError> {
-        self.judge_on_next_batch(network, weights, batch)?;
+        if weights.len() != self.copy.len() {
+            let (expected, found) = (self.copy.len(), weights.len());
+            return Err(NetworkError::Weights { expected, found }.into());
+        }
+        let before_last_step = self.loss_before_last_step(network, batch)?;
         let loss = loss_and_gradient(network, weights, batch, &mut self.gradient)?;
         self.observe_and_refresh(network, weights, batch.cases)?;
         if self.l2 > T::ZERO {
@@ -169,8 +173,12 @@ impl<T: Scalar, K: Kernel<T> + 'static> Optimizer<T, K> for Kfac<T, K> {
                 let mut slopes = Slopes::default();
                 slopes.add(&self.gradient, &self.direction, &self.previous).expect("one length");
                 let fisher = network.fisher_products(weights, &self.direction, &self.previous)?;
-                let proposal = step.propose(slopes, fisher)?;
                 let before = loss + penalty(self.l2, weights);
+                if let Some(before_last_step) = before_last_step {
+                    step.next_batch(before_last_step, before);
+                    self.has_step = false;
+                }
+                let proposal = step.propose(slopes, fisher)?;
                 self.copy.copy_from_slice(weights);
                 let deltas = self.previous.iter_mut().zip(&self.direction);
                 for (weight, (previous, &direction)) in weights.iter_mut().zip(deltas) {

@@ -15,9 +15,10 @@ pub use sgd::{Sgd, SgdSettings};
 use crate::data::Batch;
 use crate::model::{Network, NetworkError};
 use kfac_core::LayerError;
-use kfac_core::error::SettingError;
+use kfac_core::error::{LayerErrorKind, Quantity, SettingError};
 use kfac_core::memory::StorageError;
 use kfac_core::step::{ModelError, NegativeProduct};
+use kfac_linalg::product::dot;
 use kfac_linalg::{Kernel, Scalar};
 use std::fmt;
 
@@ -52,7 +53,7 @@ pub struct StepReport {
 pub enum StepError {
     /// The network refused its arguments.
     Network(NetworkError),
-    /// The preconditioner refused a layer.
+    /// A weight block's gradient is not finite or its square overflows, or the preconditioner refused the block.
     Layer(LayerError),
     /// The quadratic model has no minimum.
     Model(ModelError),
@@ -133,5 +134,30 @@ fn loss_and_gradient<T: Scalar, K: Kernel<T>>(
     network.backward(weights, &batch.targets)?;
     gradient.resize(weights.len(), T::ZERO);
     network.gradient(gradient)?;
+    expect_finite(network, gradient)?;
     Ok(loss)
+}
+
+/// A loss can be finite where its gradient, or the gradient's square, overflows; no optimizer may take that into its
+/// state. The layer that is named is a weight block.
+fn expect_finite<T: Scalar, K: Kernel<T>>(network: &Network<T, K>, gradient: &[T]) -> Result<(), LayerError> {
+    let (mut squares, quantity) = (T::ZERO, Quantity::Gradient);
+    for (layer, (shape, part)) in network.blocks().enumerate() {
+        let block = &gradient[part];
+        squares += dot(block, block).expect("one length");
+        if squares.is_finite() {
+            continue;
+        }
+        let kind = match block.iter().position(|value| !value.is_finite()) {
+            Some(at) => {
+                LayerErrorKind::NotFinite { quantity, row: at / shape.inputs(), column: at % shape.inputs() }
+            }
+            None => {
+                let largest = block.iter().fold(T::ZERO, |largest, value| largest.maximum(value.abs()));
+                LayerErrorKind::Overflow { quantity, largest: largest.to_f64() }
+            }
+        };
+        return Err(LayerError { layer, kind });
+    }
+    Ok(())
 }

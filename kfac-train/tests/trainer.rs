@@ -1,0 +1,321 @@
+//! One training run: when it evaluates and what, how it ends; and the refusal of what does not fit a network.
+
+mod common;
+
+use common::bits;
+use kfac_train::data::{Batch, Sampled, Source, Targets, digits};
+use kfac_train::kfac_core::losses::{Loss, LossError};
+use kfac_train::kfac_linalg::Reproducible;
+use kfac_train::layer::{Activation, Dense, Layer, Nonlinearity, Readout, Recurrent};
+use kfac_train::model::{ConvolutionStage, Network, NetworkError, autoencoder, cnn, mlp, rnn};
+use kfac_train::optimizer::{Optimizer, Sgd, SgdSettings, StepError, StepReport};
+use kfac_train::trainer::{Continue, History, Plan, Point, Run};
+use std::time::{Duration, Instant};
+
+type Net64 = Network<f64, Reproducible>;
+
+/// `y = w x + b`.
+fn line() -> Net64 {
+    Network::new(vec![Box::new(Dense::new(1, 1))], Loss::Square, 1, Reproducible).unwrap()
+}
+
+/// Counts its batches; every case is the point (1, 2).
+struct Constant {
+    batches: Vec<usize>,
+}
+
+impl Source<f64> for Constant {
+    fn input_len(&self) -> usize {
+        1
+    }
+
+    fn next_batch(&mut self, cases: usize, batch: &mut Batch<f64>) {
+        self.batches.push(cases);
+        *batch = Batch { cases, inputs: vec![1.0; cases], targets: Targets::Values(vec![2.0; cases]) };
+    }
+}
+
+/// Adds one to every weight; from step `fails_at` on it refuses.
+struct Counter {
+    steps: u64,
+    fails_at: u64,
+}
+
+impl Optimizer<f64, Reproducible> for Counter {
+    fn step(&mut self, _: &mut Net64, weights: &mut [f64], _: &Batch<f64>) -> Result<StepReport, StepError> {
+        self.steps += 1;
+        if self.steps >= self.fails_at {
+            return Err(StepError::LossNotFinite);
+        }
+        weights.iter_mut().for_each(|weight| *weight += 1.0);
+        Ok(StepReport { loss: 0.0, lambda: None, rejected: false })
+    }
+}
+
+const PLAN: Plan = Plan { batch: 3, updates: 10, evaluate_every: 4, averaging: None };
+
+/// Trains the line from zero; the metric is its first weight unless something else is given.
+fn train(
+    plan: Plan,
+    optimizer: &mut dyn Optimizer<f64, Reproducible>,
+    metric: &mut dyn FnMut(&[f64]) -> f64,
+    judge: &mut dyn FnMut(Point) -> Continue,
+) -> (History, Vec<f64>, Vec<usize>) {
+    let (mut network, mut weights) = (line(), vec![0.0; 2]);
+    let mut source = Constant { batches: Vec::new() };
+    let mut run = Run { network: &mut network, weights: &mut weights, source: &mut source, optimizer };
+    let history = run.train(plan, &mut |_, weights| metric(weights), judge);
+    (history, weights, source.batches)
+}
+
+fn counter() -> Counter {
+    Counter { steps: 0, fails_at: u64::MAX }
+}
+
+fn always(_: Point) -> Continue {
+    Continue::Yes
+}
+
+fn updates_and_values(history: &History) -> Vec<(u64, f64)> {
+    history.points.iter().map(|point| (point.updates, point.value)).collect()
+}
+
+#[test]
+fn a_run_is_evaluated_before_it_every_so_often_and_at_its_end() {
+    for (updates, evaluate_every, expected) in [
+        (10, 4, vec![0, 4, 8, 10]),
+        (10, 5, vec![0, 5, 10]),
+        (3, 1, vec![0, 1, 2, 3]),
+        (3, 7, vec![0, 3]),
+        (3, 0, vec![0, 3]),
+        (0, 4, vec![0]),
+    ] {
+        let plan = Plan { updates, evaluate_every, ..PLAN };
+        let (history, weights, batches) = train(plan, &mut counter(), &mut |w| w[0], &mut always);
+        let want: Vec<_> = expected.iter().map(|&updates| (updates, updates as f64)).collect();
+        assert_eq!(updates_and_values(&history), want, "{updates} updates, every {evaluate_every}");
+        assert_eq!(history.failure, None);
+        assert_eq!(weights, [updates as f64; 2]);
+        assert_eq!(batches, vec![3; updates as usize]);
+    }
+}
+
+#[test]
+fn the_judge_sees_every_point_after_an_update_and_can_end_the_run() {
+    let mut seen = Vec::new();
+    let mut judge = |point: Point| {
+        seen.push(point);
+        if point.updates == 8 { Continue::No } else { Continue::Yes }
+    };
+    let plan = Plan { updates: 100, ..PLAN };
+    let (history, weights, _) = train(plan, &mut counter(), &mut |w| w[0], &mut judge);
+    assert_eq!(updates_and_values(&history), [(0, 0.0), (4, 4.0), (8, 8.0)]);
+    assert_eq!(seen, history.points[1..]);
+    assert_eq!((history.failure, weights), (None, vec![8.0; 2]));
+}
+
+/// Weights 1, 2, 3, ... have the average `Σ d^(k-i) i / Σ d^(k-i)`.
+#[test]
+fn averaged_iterates_are_evaluated_while_training_goes_on_from_the_weights() {
+    let decay: f64 = 0.5;
+    let plan = Plan { updates: 6, evaluate_every: 2, averaging: Some(decay), ..PLAN };
+    let (history, weights, _) = train(plan, &mut counter(), &mut |w| w[0], &mut always);
+    assert_eq!(weights, [6.0; 2]);
+    assert_eq!(history.points[0].value, 0.0);
+    for (point, updates) in history.points[1..].iter().zip([2_i32, 4, 6]) {
+        let shares = (1..=updates).map(|i| (decay.powi(updates - i), f64::from(i)));
+        let (total, sum) = shares.fold((0.0, 0.0), |(total, sum), (d, x)| (total + d, sum + d * x));
+        assert_eq!(point.updates, updates as u64);
+        // A few roundings on either side.
+        let (found, want) = (point.value, sum / total);
+        assert!((found - want).abs() <= 4.0 * f64::EPSILON * want, "after {updates}: {found} is not {want}");
+    }
+}
+
+#[test]
+fn a_refused_update_ends_the_run_with_its_sentence() {
+    let mut optimizer = Counter { steps: 0, fails_at: 7 };
+    let (history, weights, _) = train(PLAN, &mut optimizer, &mut |w| w[0], &mut always);
+    assert_eq!(updates_and_values(&history), [(0, 0.0), (4, 4.0)]);
+    assert_eq!(history.failure.as_deref(), Some("the loss is not finite"));
+    assert_eq!(weights, [6.0; 2]);
+}
+
+/// `½ (w + b - 2)²` has curvature 2: at rate 4 the error grows sevenfold a step.
+#[test]
+fn a_diverging_run_is_a_result_and_not_a_panic() {
+    let mut sgd = Sgd::new(SgdSettings { rate: 4.0, momentum: 0.0, clip: f64::INFINITY });
+    let plan = Plan { updates: 10_000, evaluate_every: 10, ..PLAN };
+    let (history, weights, batches) = train(plan, &mut sgd, &mut |w| (w[0] + w[1] - 2.0).abs(), &mut always);
+    assert_eq!(history.failure.as_deref(), Some("the loss is not finite"));
+    // 7^k reaches the root of the largest number, 1e154, after 183 steps.
+    assert!((180..190).contains(&batches.len()), "{} batches", batches.len());
+    assert!(history.points.iter().all(|point| point.value.is_finite()));
+    assert_eq!(history.points.last().unwrap().updates, 180);
+    assert!(weights.iter().all(|weight| weight.is_finite()), "the weights of a refused step: {weights:?}");
+}
+
+#[test]
+fn a_metric_that_is_not_finite_ends_the_run_wherever_it_comes() {
+    for first_bad in [0.0, 8.0] {
+        let mut metric = |w: &[f64]| if w[0] >= first_bad { f64::NAN } else { w[0] };
+        let mut judged = 0;
+        let mut judge = |_| {
+            judged += 1;
+            Continue::Yes
+        };
+        let (history, weights, _) = train(PLAN, &mut counter(), &mut metric, &mut judge);
+        let last = history.points.last().unwrap();
+        assert!(last.updates as f64 == first_bad && last.value.is_nan(), "{history:?}");
+        assert_eq!(history.failure.as_deref(), Some("the metric is not finite"));
+        assert_eq!(weights[0], first_bad);
+        assert_eq!(judged, (first_bad / 4.0 - 1.0).max(0.0) as i32, "a bad metric is not judged");
+    }
+}
+
+#[test]
+fn data_that_does_not_fit_the_network_is_a_failure_and_not_a_panic() {
+    let (mut network, mut weights) = (line(), vec![0.0; 2]);
+    let digits = digits::load().autoencoding();
+    let mut source = Sampled::new(&digits, 0).unwrap();
+    let mut optimizer = Sgd::new(SgdSettings { rate: 1.0, momentum: 0.0, clip: 1.0 });
+    let mut run =
+        Run { network: &mut network, weights: &mut weights, source: &mut source, optimizer: &mut optimizer };
+    let history = run.train(PLAN, &mut |_, _| 0.0, &mut always);
+    assert_eq!(history.failure.as_deref(), Some("3 cases take 3 inputs, 192 were given"));
+    assert_eq!(history.points.len(), 1);
+}
+
+#[test]
+fn seconds_grow_with_training_and_leave_evaluation_out() {
+    let long = Duration::from_millis(40);
+    let mut metric = |w: &[f64]| {
+        let start = Instant::now();
+        while start.elapsed() < long {
+            std::hint::spin_loop();
+        }
+        w[0]
+    };
+    let (history, ..) = train(PLAN, &mut counter(), &mut metric, &mut always);
+    let seconds: Vec<f64> = history.points.iter().map(|point| point.seconds).collect();
+    assert!(seconds[0] == 0.0 && seconds.is_sorted(), "{seconds:?}");
+    assert!(seconds[3] < long.as_secs_f64(), "{seconds:?}: ten updates of nothing");
+}
+
+#[test]
+fn a_history_knows_when_a_target_was_reached() {
+    let point = |updates, value| Point { updates, value, seconds: 0.5 };
+    let points = vec![point(0, 3.0), point(5, 1.0), point(10, 2.0), point(20, 0.5)];
+    let history = History { points, failure: None };
+    assert_eq!(history.reached(1.0), Some(point(5, 1.0)));
+    assert_eq!(history.reached(0.4), None);
+    assert_eq!((history.final_value(), history.milliseconds_per_update()), (0.5, 25.0));
+    assert!(History::default().final_value().is_nan());
+}
+
+type Layers = Vec<Box<dyn Layer<f64, Reproducible>>>;
+
+fn refusal(layers: Layers, outputs: usize) -> (NetworkError, String) {
+    let error = Network::new(layers, Loss::Square, outputs, Reproducible).err().unwrap();
+    (error, error.to_string())
+}
+
+#[test]
+fn a_network_that_cannot_be_chained_is_refused_by_name() {
+    let dense = |n, m| -> Box<dyn Layer<f64, Reproducible>> { Box::new(Dense::new(n, m)) };
+    let chain = NetworkError::Chain { layer: 1, given: 3, taken: 4 };
+    assert_eq!(
+        refusal(vec![dense(2, 3), dense(4, 1)], 1),
+        (chain, "layer 1 takes 4 numbers, the one before it gives 3".to_owned())
+    );
+    let rows = NetworkError::Outputs { given: 3, outputs: 2 };
+    assert_eq!(
+        refusal(vec![dense(2, 3)], 2),
+        (rows, "the last layer gives 3 numbers, which are no rows of 2".to_owned())
+    );
+    assert_eq!(refusal(vec![dense(2, 3)], 0).0, NetworkError::Outputs { given: 3, outputs: 0 });
+    assert_eq!(refusal(Vec::new(), 1).0, NetworkError::Outputs { given: 0, outputs: 1 });
+    let empty: [Box<dyn Layer<f64, Reproducible>>; 5] = [
+        dense(0, 2),
+        dense(2, 0),
+        Box::new(Activation::new(Nonlinearity::Relu, 0)),
+        Box::new(Dense::new(2, 2).at_positions(0)),
+        Box::new(Recurrent::new(2, 2, 0, Readout::Last)),
+    ];
+    for layer in empty {
+        let (error, sentence) = refusal(vec![layer], 1);
+        assert_eq!(error, NetworkError::EmptyLayer { layer: 0 });
+        assert_eq!(sentence, "layer 0 has no input or no output");
+    }
+}
+
+#[test]
+fn models_of_size_0_are_refused() {
+    let stage = |channels, stride| ConvolutionStage { channels, stride };
+    let refused = [
+        mlp::<f64, _>(&[], Reproducible).err(),
+        mlp::<f64, _>(&[3], Reproducible).err(),
+        mlp::<f64, _>(&[3, 0, 2], Reproducible).err(),
+        mlp::<f64, _>(&[0, 2], Reproducible).err(),
+        mlp::<f64, _>(&[3, 0], Reproducible).err(),
+        autoencoder::<f64, _>(&[], Nonlinearity::Tanh, Reproducible).err(),
+        autoencoder::<f64, _>(&[4], Nonlinearity::Tanh, Reproducible).err(),
+        autoencoder::<f64, _>(&[4, 0], Nonlinearity::Tanh, Reproducible).err(),
+        autoencoder::<f64, _>(&[0, 2], Nonlinearity::Tanh, Reproducible).err(),
+        rnn::<f64, _>(0, 2, 2, Reproducible).err(),
+        rnn::<f64, _>(2, 0, 2, Reproducible).err(),
+        rnn::<f64, _>(2, 2, 0, Reproducible).err(),
+        cnn::<f64, _>(0, &[stage(2, 1)], 3, Reproducible).err(),
+        cnn::<f64, _>(4, &[stage(0, 1)], 3, Reproducible).err(),
+        cnn::<f64, _>(4, &[stage(2, 0)], 3, Reproducible).err(),
+        cnn::<f64, _>(4, &[stage(2, 1)], 0, Reproducible).err(),
+    ];
+    for (index, error) in refused.iter().enumerate() {
+        assert!(error.is_some(), "model {index}");
+    }
+}
+
+#[test]
+fn wrong_lengths_are_refused_by_every_pass_and_change_nothing() {
+    let mut network = mlp::<f64, _>(&[2, 3], Reproducible).unwrap();
+    let weights = common::random(9, 1);
+    let batch = Batch { cases: 2, inputs: common::random(4, 2), targets: Targets::Classes(vec![2, 0]) };
+    network.forward(&weights, &batch).unwrap();
+    network.backward(&weights, &batch.targets).unwrap();
+    let mut gradient = vec![0.0; 9];
+    network.gradient(&mut gradient).unwrap();
+
+    let short = NetworkError::Weights { expected: 9, found: 8 };
+    assert_eq!(short.to_string(), "the network has 9 weights, not 8");
+    assert_eq!(network.forward(&weights[..8], &batch), Err(short));
+    assert_eq!(network.backward(&weights[..8], &batch.targets), Err(short));
+    assert_eq!(network.gradient(&mut [0.0; 8]), Err(short));
+    assert_eq!(network.tangent(&weights, &weights[..8]).err(), Some(short));
+    assert_eq!(network.tangent(&weights[..8], &weights).err(), Some(short));
+    assert_eq!(network.fisher_products(&weights, &weights, &weights[..8]), Err(short));
+    assert_eq!(network.fisher_products(&weights, &weights[..8], &weights), Err(short));
+
+    for (cases, len) in [(2, 3), (2, 5), (0, 0), (1, 4)] {
+        let bad = Batch { cases, inputs: vec![0.0; len], targets: batch.targets.clone() };
+        let error = NetworkError::Inputs { expected: 2 * cases, found: len, cases };
+        assert_eq!(network.forward(&weights, &bad), Err(error));
+    }
+    let targets = [
+        (Targets::Classes(vec![0]), NetworkError::Targets { expected: 2, found: 1 }),
+        (Targets::Classes(vec![0; 3]), NetworkError::Targets { expected: 2, found: 3 }),
+        (Targets::Classes(vec![0, 3]), NetworkError::Loss(LossError::NoSuchClass { class: 3, outputs: 3 })),
+        (Targets::Values(vec![0.0; 6]), NetworkError::Loss(LossError::WrongTarget)),
+    ];
+    for (targets, error) in targets {
+        assert_eq!(network.mean_loss(&targets), Err(error));
+        assert_eq!(network.backward(&weights, &targets), Err(error));
+    }
+    assert_eq!(
+        NetworkError::Targets { expected: 2, found: 3 }.to_string(),
+        "the outputs take 2 targets, 3 were given"
+    );
+
+    let mut again = vec![0.0; 9];
+    network.gradient(&mut again).unwrap();
+    assert_eq!(bits(&again), bits(&gradient));
+}
