@@ -59,9 +59,15 @@ impl History {
         Continue::No
     }
 
-    /// The first evaluation at or below `target`.
+    /// The first evaluation of trained weights at or below `target`.
     pub fn reached(&self, target: f64) -> Option<Point> {
-        self.points.iter().copied().find(|point| point.value <= target)
+        self.points.iter().copied().find(|point| point.updates > 0 && point.value <= target)
+    }
+
+    /// The lowest value of trained weights.
+    pub fn lowest(&self) -> Option<f64> {
+        let trained = self.points.iter().filter(|point| point.updates > 0 && point.value.is_finite());
+        trained.map(|point| point.value).min_by(f64::total_cmp)
     }
 
     /// The last evaluation's value; NaN where there was none.

@@ -90,7 +90,7 @@ impl Axis {
 pub struct Found {
     /// Everything that was tried, best first: settings and score.
     pub tried: Vec<(Vec<f64>, f64)>,
-    /// Was every neighbour of the best tried and worse, with no edge in the way?
+    /// Was every neighbour of the best tried and none better, with no edge in the way?
     pub is_interior: bool,
 }
 
@@ -118,6 +118,7 @@ pub fn search(
     let mut is_closed = false;
     for _ in 0..most_rounds {
         candidates.retain(|candidate| !scores.contains_key(candidate) && values(candidate).is_some());
+        candidates.sort();
         candidates.dedup();
         if candidates.is_empty() {
             is_closed = true;

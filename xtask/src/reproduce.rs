@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Folders of `--data` that claims know; at least one must be there.
-const DATA_SETS: [&str; 3] = ["mnist", "fashion-mnist", "tinyshakespeare"];
+const DATA_SETS: [&str; 1] = ["mnist"];
 
 /// Options of the command.
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Run this claim only (may be given several times)
     #[arg(long = "claim", value_name = "NAME")]
     claims: Vec<String>,
-    /// Folder with mnist/, fashion-mnist/, tinyshakespeare/input.txt, any of them
+    /// Folder with mnist/ (IDX files, plain or .gz): adds the rows on them
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Seeds per contender
@@ -73,6 +73,8 @@ pub(crate) enum ReproduceError {
     NoSuchFolder(PathBuf),
     /// `--data` with a folder that has none of the data sets.
     NoDataSet(PathBuf),
+    /// A data file is missing or damaged.
+    Data(ClaimError),
     /// A claim could not be measured.
     Claim { name: &'static str, source: ClaimError },
     /// A file of the report could not be written.
@@ -82,9 +84,6 @@ pub(crate) enum ReproduceError {
 impl fmt::Display for ReproduceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownClaim { name, known } if known.is_empty() => {
-                write!(f, "there is no claim `{name}`: no claim has been implemented yet")
-            }
             Self::UnknownClaim { name, known } => {
                 write!(f, "there is no claim `{name}`; the claims are {}", known.join(", "))
             }
@@ -92,6 +91,7 @@ impl fmt::Display for ReproduceError {
             Self::NoDataSet(path) => {
                 write!(f, "--data {}: the folder has none of {}/", path.display(), DATA_SETS.join("/, "))
             }
+            Self::Data(source) => write!(f, "{source}; nothing was run"),
             Self::Claim { name, source } => write!(f, "claim `{name}`: {source}; no report was written"),
             Self::Write(error) => error.fmt(f),
         }
@@ -101,7 +101,7 @@ impl fmt::Display for ReproduceError {
 impl std::error::Error for ReproduceError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Claim { source, .. } => Some(source),
+            Self::Claim { source, .. } | Self::Data(source) => Some(source),
             Self::Write(error) => Some(error),
             _ => None,
         }
@@ -138,6 +138,7 @@ fn reproduce(all: &[Claim], options: &Options, bars: &Bars) -> Result<Report, Re
     let chosen = choose(all, &options.claims)?;
     let settings = options.settings()?;
     // Better now than after an hour.
+    claims::check_data(&settings).map_err(ReproduceError::Data)?;
     files::ready(&options.out, &report::FILES)?;
     let store = Store::new(&options.out, resume::digest(&settings, &own_bytes()));
     let mut records = Vec::new();

@@ -25,69 +25,59 @@ pub(super) struct Contest<'a> {
 /// What both sides are timed to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Goal {
-    /// Given values of the metric, the hardest last. The baseline is tuned for the hardest.
-    Targets(&'static [f64]),
-    /// The value that the tuned baseline reaches at the end of its budget, seed by seed.
-    BaselineEnd,
+    /// A given value of the metric.
+    Target(f64),
+    /// The lowest value that the tuned baseline reaches within its budget, seed by seed.
+    BaselineBest,
 }
 
-/// A point of the baseline's lattice with its runs, one per seed; runs that could not win were stopped.
+/// A point of the baseline's lattice with its runs, one per seed.
 #[derive(Clone, Debug)]
 struct Candidate {
     setting: Vec<f64>,
     /// Median over the seeds; infinite where it could not win.
     score: f64,
-    histories: Vec<History>,
+    runs: Vec<CandidateRun>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct CandidateRun {
+    history: History,
+    /// Was it stopped because it could no longer win?
+    is_cut: bool,
 }
 
 /// Best settings that a report lists, of those that were not stopped.
 const LEADERS: usize = 4;
 
 impl Contest<'_> {
-    /// Runs the contest: the rows, and the learning curves.
+    /// Runs the contest: one row per K-FAC variant, and the learning curves.
     pub(super) fn run(&self, settings: &Settings, progress: &dyn Progress) -> (Vec<Row>, Figure) {
         let seeds: Vec<u64> = (0..settings.seeds as u64).collect();
         let title = self.title();
         progress.stage(&format!("{title}: tuning SGD"), 0);
         let (candidates, is_interior) = self.tune(&seeds, settings, progress);
+        let best = &candidates[0];
+        let sgd_runs = self.finish(best, &seeds, settings);
 
         let jobs: Vec<(Contender, u64)> =
             self.kfac.iter().flat_map(|&kfac| seeds.iter().map(move |&seed| (kfac, seed))).collect();
         progress.stage(&format!("{title}: K-FAC"), jobs.len());
-        let histories = in_parallel(settings.threads, &jobs, |(kfac, seed)| {
+        let kfac_runs = in_parallel(settings.threads, &jobs, |(kfac, seed)| {
             let history = kfac.run(self.task, *seed, self.kfac_budget, &mut |point| self.go_on(point));
-            progress.run_done(&format!("seed {seed}: {:.4}", history.final_value()));
+            progress.run_done(&format!("{}, seed {seed}: {:.4}", kfac.name(), history.final_value()));
             history
         });
 
-        let targets: Vec<Option<f64>> = match self.goal {
-            Goal::Targets(targets) => targets.iter().copied().map(Some).collect(),
-            Goal::BaselineEnd => vec![None],
-        };
-        let mut rows = Vec::new();
-        let mut shown = &candidates[0];
-        for &target in &targets {
-            shown = self.best_for(target, &candidates);
-            for (kfac, runs) in self.kfac.iter().zip(histories.chunks(seeds.len())) {
-                let goal: Vec<f64> = match target {
-                    Some(target) => vec![target; seeds.len()],
-                    None => shown.histories.iter().map(History::final_value).collect(),
-                };
-                let sgd = Contender::sgd(&shown.setting, self.sgd_averaging);
-                let method = self.side(kfac, self.kfac_budget, &seeds, runs, &goal);
-                let baseline = self.side(&sgd, self.sgd_budget, &seeds, &shown.histories, &goal);
-                let search = self.describe_search(&candidates, is_interior, target);
-                rows.push(judged(
-                    self.bar,
-                    title.clone(),
-                    self.target_in_words(target),
-                    method,
-                    baseline,
-                    search,
-                ));
-            }
-        }
-        (rows, self.figure(&histories, &shown.histories))
+        let targets: Vec<Option<f64>> = sgd_runs.iter().map(|run| self.target_from(run)).collect();
+        let sgd = Contender::sgd(&best.setting, self.sgd_averaging);
+        let rows = self.kfac.iter().zip(kfac_runs.chunks(seeds.len())).map(|(kfac, runs)| {
+            let method = self.side(kfac, self.kfac_budget, &seeds, runs, &targets);
+            let baseline = self.side(&sgd, self.sgd_budget, &seeds, &sgd_runs, &targets);
+            let search = self.describe_search(&candidates, is_interior);
+            judged(self.bar, title.clone(), self.goal_in_words(), method, baseline, search)
+        });
+        (rows.collect(), self.figure(&kfac_runs, &sgd_runs))
     }
 
     /// The task, and what of it is judged.
@@ -96,18 +86,30 @@ impl Contest<'_> {
         format!("{}{judged}", self.task.description())
     }
 
-    fn target_in_words(&self, target: Option<f64>) -> String {
+    fn goal_in_words(&self) -> String {
         let (metric, updates) = (self.task.metric_name(), self.sgd_budget.updates);
-        match target {
-            Some(target) => format!("{metric} <= {target}"),
-            None => format!("{metric} that SGD has after {updates} updates"),
+        match self.goal {
+            Goal::Target(target) => format!("{metric} <= {target}"),
+            Goal::BaselineBest => format!("lowest {metric} that SGD reaches in {updates} updates"),
+        }
+    }
+
+    /// What has to be reached on the seed of a finished run of the baseline; `None` where that run failed, or never got
+    /// below its start, so that there is nothing to compare with.
+    fn target_from(&self, baseline: &History) -> Option<f64> {
+        match self.goal {
+            Goal::Target(target) => Some(target),
+            Goal::BaselineBest => {
+                let start = baseline.points.first()?.value;
+                baseline.lowest().filter(|lowest| baseline.failure.is_none() && *lowest < start)
+            }
         }
     }
 
     /// Has a run still something to reach?
     fn go_on(&self, point: Point) -> Continue {
         match self.goal {
-            Goal::Targets(targets) if targets.iter().all(|&target| point.value <= target) => Continue::No,
+            Goal::Target(target) if point.value <= target => Continue::No,
             _ => Continue::Yes,
         }
     }
@@ -122,13 +124,17 @@ impl Contest<'_> {
             });
             let candidate = self.try_setting(setting, seeds, best.as_ref());
             let score = candidate.score;
-            progress.run_done(&format!("SGD {setting:?}: {score:.4}"));
+            let outcome = match score.is_finite() {
+                true => format!("{score:.4}"),
+                false => "stopped, cannot win".to_owned(),
+            };
+            progress.run_done(&format!("{}: {outcome}", in_words(setting)));
             tried.lock().expect("no run panics").push(candidate);
             score
         };
         let (starts, rounds) = match settings.profile {
-            Profile::Quick => (vec![self.recorded.to_vec()], 4),
-            Profile::Full => (coarse_starts(&self.recorded), 20),
+            Profile::Quick => (vec![self.recorded.to_vec()], 6),
+            Profile::Full => (coarse_starts(&self.recorded), 30),
         };
         let found = tuning::search(&sgd_axes(), &starts, rounds, settings.threads, &score);
         let mut candidates = tried.into_inner().expect("no run panics");
@@ -139,53 +145,68 @@ impl Contest<'_> {
     /// Runs one setting over the seeds, until it is clear that its median cannot beat that of `best`.
     fn try_setting(&self, setting: &[f64], seeds: &[u64], best: Option<&Candidate>) -> Candidate {
         let contender = Contender::sgd(setting, self.sgd_averaging);
+        let full = self.sgd_budget.updates;
+        // A best that has itself not arrived is judged by its distance, and so is whatever may beat it.
+        let arrived = best.filter(|best| best.score <= full as f64);
         let mut budget = self.sgd_budget;
-        if let (Goal::Targets(_), Some(best)) = (self.goal, best) {
-            // A run that has not arrived by then is worse than the best median.
-            budget.updates = budget.updates.min(best.score.ceil() as u64);
+        if let (Goal::Target(_), Some(best)) = (self.goal, arrived) {
+            // A run that has not arrived by then is above the best median; with an even count of seeds the median
+            // is a mean of two, and the other one may make up for as much again.
+            let slack = if seeds.len().is_multiple_of(2) { 2.0 } else { 1.0 };
+            budget.updates = full.min((slack * best.score).ceil() as u64);
         }
-        let (mut histories, mut scores) = (Vec::new(), Vec::new());
+        let (mut runs, mut scores) = (Vec::new(), Vec::new());
         for (index, &seed) in seeds.iter().enumerate() {
             let beaten = scores.iter().filter(|score: &&f64| score.is_infinite()).count();
             if 2 * beaten > seeds.len() {
                 break;
             }
-            let reference = best.and_then(|best| best.histories.get(index));
+            let reference = best.and_then(|best| best.runs.get(index));
             let mut is_cut = false;
             let history = contender.run(self.task, seed, budget, &mut |point| {
-                is_cut = reference.is_some_and(|reference| self.is_hopeless(point, reference));
+                is_cut = reference.is_some_and(|reference| self.is_hopeless(point, &reference.history));
                 if is_cut { Continue::No } else { self.go_on(point) }
             });
-            scores.push(if is_cut { f64::INFINITY } else { self.score(&history, best.is_some()) });
-            histories.push(history);
+            let score = if is_cut { f64::INFINITY } else { self.score(&history, arrived.is_some()) };
+            is_cut |= score.is_infinite() && history.failure.is_none();
+            scores.push(score);
+            runs.push(CandidateRun { history, is_cut });
         }
         scores.resize(seeds.len(), f64::INFINITY);
-        histories.resize(seeds.len(), History::default());
-        Candidate { setting: setting.to_vec(), score: median(scores), histories }
+        runs.resize(seeds.len(), CandidateRun { is_cut: true, ..CandidateRun::default() });
+        Candidate { setting: setting.to_vec(), score: median(scores), runs }
     }
 
-    /// Lower is better: the final value, or the updates to the hardest target. Where that was not reached, the distance
-    /// on top of the budget; or, if there is a best to beat, nothing is good enough.
+    /// The runs of the best setting, those that were stopped early run again to the end.
+    fn finish(&self, best: &Candidate, seeds: &[u64], settings: &Settings) -> Vec<History> {
+        let contender = Contender::sgd(&best.setting, self.sgd_averaging);
+        let pairs: Vec<(u64, &CandidateRun)> = seeds.iter().copied().zip(&best.runs).collect();
+        in_parallel(settings.threads, &pairs, |(seed, run)| match run.is_cut {
+            true => contender.run(self.task, *seed, self.sgd_budget, &mut |point| self.go_on(point)),
+            false => run.history.clone(),
+        })
+    }
+
+    /// Lower is better: the lowest value, or the updates to the target. Where that was not reached, the distance on top of
+    /// the budget; or, if there is an arrived best to beat, nothing is good enough.
     fn score(&self, history: &History, has_rival: bool) -> f64 {
-        let last = history.final_value();
-        if history.failure.is_some() || !last.is_finite() {
+        let Some(lowest) = history.lowest().filter(|_| history.failure.is_none()) else {
             return f64::INFINITY;
-        }
-        let Goal::Targets(targets) = self.goal else { return last };
-        let hardest = targets.iter().copied().fold(f64::INFINITY, f64::min);
-        match history.reached(hardest) {
+        };
+        let Goal::Target(target) = self.goal else { return lowest };
+        match history.reached(target) {
             Some(point) => point.updates as f64,
             None if has_rival => f64::INFINITY,
-            None => self.sgd_budget.updates as f64 * (1.0 + (last / hardest).ln()),
+            None => self.sgd_budget.updates as f64 * (1.0 + (lowest / target).ln()),
         }
     }
 
     /// Clearly behind the best setting's curve of the same seed: by 2 after 15 % of the budget, 1.35 after 35 %, 1.12
-    /// after 60 %. Only where the final value counts: on tasks with a plateau a late start says little.
+    /// after 60 %. Only where the value counts: on tasks with a plateau a late start says little.
     fn is_hopeless(&self, point: Point, reference: &History) -> bool {
         let done = point.updates as f64 / self.sgd_budget.updates as f64;
         let allowed = match done {
-            _ if self.goal != Goal::BaselineEnd => return false,
+            _ if self.goal != Goal::BaselineBest => return false,
             done if done >= 0.6 => 1.12,
             done if done >= 0.35 => 1.35,
             done if done >= 0.15 => 2.0,
@@ -195,31 +216,16 @@ impl Contest<'_> {
         same.is_some_and(|other| point.value > allowed * other.value)
     }
 
-    /// The candidate with the best median for a target; the seeds on which a run was stopped count as not reached.
-    fn best_for<'c>(&self, target: Option<f64>, candidates: &'c [Candidate]) -> &'c Candidate {
-        let score = |candidate: &Candidate| match target {
-            None => candidate.score,
-            Some(target) => {
-                let updates = |history: &History| {
-                    history.reached(target).map_or(f64::INFINITY, |point| point.updates as f64)
-                };
-                median(candidate.histories.iter().map(updates).collect())
-            }
-        };
-        let best = candidates.iter().min_by(|a, b| score(a).total_cmp(&score(b)));
-        best.expect("the search has tried its start")
-    }
-
     fn side(
         &self,
         contender: &Contender,
         budget: Budget,
         seeds: &[u64],
         histories: &[History],
-        targets: &[f64],
+        targets: &[Option<f64>],
     ) -> Side {
         let results = seeds.iter().zip(histories).zip(targets).map(|((&seed, history), &target)| {
-            let reached = history.reached(target);
+            let reached = target.and_then(|target| history.reached(target));
             SeedResult {
                 seed,
                 updates: reached.map(|point| point.updates),
@@ -241,18 +247,13 @@ impl Contest<'_> {
         }
     }
 
-    fn describe_search(&self, candidates: &[Candidate], is_interior: bool, target: Option<f64>) -> Search {
-        let axes = sgd_axes();
-        let grid: Vec<String> = axes.iter().map(Axis::describe).collect();
+    fn describe_search(&self, candidates: &[Candidate], is_interior: bool) -> Search {
+        let grid: Vec<String> = sgd_axes().iter().map(Axis::describe).collect();
         let finished = candidates.iter().filter(|candidate| candidate.score.is_finite());
-        let leaders = finished.take(LEADERS).map(|candidate| {
-            let pairs = axes.iter().zip(&candidate.setting);
-            let words: Vec<String> = pairs.map(|(axis, value)| format!("{} {value}", axis.name)).collect();
-            (words.join(", "), candidate.score)
-        });
-        let seeds = candidates.first().map_or(0, |candidate| candidate.histories.len());
-        let oracle = |seed: usize| {
-            let reached = |candidate: &Candidate| candidate.histories[seed].reached(target?);
+        let leaders = finished.take(LEADERS).map(|best| (in_words(&best.setting), best.score));
+        let seeds = candidates.first().map_or(0, |candidate| candidate.runs.len());
+        let oracle = |target: f64, seed: usize| {
+            let reached = |candidate: &Candidate| candidate.runs[seed].history.reached(target);
             candidates.iter().filter_map(reached).map(|point| point.updates).min()
         };
         Search {
@@ -260,7 +261,10 @@ impl Contest<'_> {
             runs: candidates.len(),
             optimum: if is_interior { Optimum::Interior } else { Optimum::Edge },
             leaders: leaders.collect(),
-            per_seed_oracle: if target.is_some() { (0..seeds).map(oracle).collect() } else { Vec::new() },
+            per_seed_oracle: match self.goal {
+                Goal::Target(target) => (0..seeds).map(|seed| oracle(target, seed)).collect(),
+                Goal::BaselineBest => Vec::new(),
+            },
         }
     }
 
@@ -282,12 +286,24 @@ impl Contest<'_> {
             x_scale: AxisScale::Logarithmic,
             y_scale: AxisScale::Logarithmic,
             target: match self.goal {
-                Goal::Targets(targets) => targets.last().copied(),
-                Goal::BaselineEnd => None,
+                Goal::Target(target) => Some(target),
+                Goal::BaselineBest => None,
             },
             curves: curves.collect(),
         }
     }
+}
+
+/// A point of the lattice as `name value, ...`.
+fn in_words(setting: &[f64]) -> String {
+    let pairs = sgd_axes().into_iter().zip(setting);
+    let words: Vec<String> = pairs
+        .map(|(axis, value)| match value.is_finite() {
+            true => format!("{} {value}", axis.name),
+            false => format!("no {}", axis.name),
+        })
+        .collect();
+    words.join(", ")
 }
 
 /// Where the full profile starts: around the recorded optimum, far enough to find another valley.

@@ -56,17 +56,22 @@ pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimR
     let task = DigitsTask { whole: data.whole(), data };
     let defaults =
         KfacDefaults { map: MapChoice::Factored, family: Family::FeedForward, every: [5, 5], l2: 0.0 };
-    let contest = Contest {
-        task: &task,
-        kfac: vec![Contender { method: Method::Kfac(defaults), averaging: Some(0.9) }],
-        kfac_budget: Budget { updates: 200, evaluate_every: 5 },
-        sgd_averaging: Some(0.95),
-        sgd_budget: Budget { updates: 500, evaluate_every: 5 },
-        recorded: [0.64, 0.9, 1.0],
-        goal: Goal::Targets(&[0.1, 0.001]),
-        bar: Bar { holds: 2.0, in_part: 1.3 },
-    };
-    let (rows, figure) = contest.run(settings, progress);
+    let (mut rows, mut figures) = (Vec::new(), Vec::new());
+    for target in [0.1, 0.001] {
+        let contest = Contest {
+            task: &task,
+            kfac: vec![Contender { method: Method::Kfac(defaults), averaging: Some(0.9) }],
+            kfac_budget: Budget { updates: 200, evaluate_every: 5 },
+            sgd_averaging: Some(0.95),
+            sgd_budget: Budget { updates: 500, evaluate_every: 5 },
+            recorded: [0.64, 0.9, 1.0],
+            goal: Goal::Target(target),
+            bar: Bar { holds: 2.0, in_part: 1.3 },
+        };
+        let (more, figure) = contest.run(settings, progress);
+        rows.extend(more);
+        figures.push(figure);
+    }
     Ok(ClaimRecord {
         name: "convolution".to_owned(),
         title: "Convolutional networks".to_owned(),
@@ -76,7 +81,7 @@ pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimR
         source: "Grosse and Martens 2016 (KFC), abstract: several times faster, 10 to 20 times fewer iterations."
             .to_owned(),
         rows,
-        figures: vec![figure],
+        figures,
         notes: vec!["Both sides are judged by averaged iterates; a figure against SGD without averaging would be \
                      about twice as high."
             .to_owned()],

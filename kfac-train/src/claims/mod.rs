@@ -33,7 +33,7 @@ pub enum Profile {
 pub struct Settings {
     /// How long it may take.
     pub profile: Profile,
-    /// Folder with `mnist/`, `fashion-mnist/`, `tinyshakespeare/input.txt`, any of them; rows on them are run when it is given.
+    /// Folder with `mnist/`; the rows on it are run when it is given.
     pub data: Option<PathBuf>,
     /// Number of seeds per contender.
     pub seeds: usize,
@@ -73,6 +73,14 @@ impl From<crate::data::DataError> for ClaimError {
     fn from(error: crate::data::DataError) -> Self {
         Self::Data(error)
     }
+}
+
+/// Reads the data files that the claims will want, so that a damaged one is known before anything is run.
+///
+/// # Errors
+/// [`ClaimError::Data`] names the file and the number.
+pub fn check_data(settings: &Settings) -> Result<(), ClaimError> {
+    autoencoder::mnist_training_set(settings).map(drop)
 }
 
 /// Every claim, in the order of the report.

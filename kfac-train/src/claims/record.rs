@@ -37,7 +37,7 @@ pub struct Row {
     pub baseline: Side,
     /// How the baseline's settings were found.
     pub search: Search,
-    /// Median over the seeds of (baseline updates / method updates); `None` when either side's median is infinite.
+    /// Median updates of the baseline over median updates of the method; `None` when either is infinite.
     pub ratio: Option<f64>,
     /// Smallest and largest ratio over the seeds where both sides arrived.
     pub ratio_range: Option<[f64; 2]>,
@@ -104,7 +104,7 @@ pub struct Search {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimum {
-    /// Every neighbour, diagonal ones included, was run and is worse.
+    /// Every neighbour, diagonal ones included, was run, and none is better.
     Interior,
     /// The best setting lies on the edge of the grid: the baseline may be better than printed.
     Edge,

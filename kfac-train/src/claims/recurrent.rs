@@ -14,6 +14,8 @@ use kfac_linalg::Fast;
 const STEPS: usize = 30;
 const HIDDEN: usize = 32;
 const BATCH: usize = 128;
+/// Updates between two looks at the validation cases, on both sides.
+const EVALUATE_EVERY: u64 = 5;
 const VALIDATION_CASES: usize = 1_000;
 /// Seed of the validation set, which no run trains on.
 const VALIDATION_SEED: u64 = 1_000_003;
@@ -72,31 +74,34 @@ pub(super) fn run(settings: &Settings, progress: &dyn Progress) -> Result<ClaimR
         }),
         averaging: None,
     };
-    let contest = Contest {
-        task: &task,
-        kfac: vec![kfac(1), kfac(10)],
-        kfac_budget: Budget { updates: 300, evaluate_every: 5 },
-        sgd_averaging: None,
-        sgd_budget: Budget { updates: 2_500, evaluate_every: 25 },
-        recorded: [0.02, 0.99, 1.0],
-        goal: Goal::Targets(&[0.01, 0.002]),
-        bar: Bar { holds: 10.0, in_part: 4.0 },
-    };
-    let (rows, figure) = contest.run(settings, progress);
+    let (mut rows, mut figures) = (Vec::new(), Vec::new());
+    for (target, recorded) in [(0.01, [0.04, 0.95, 1.0]), (0.002, [0.02, 0.99, 1.0])] {
+        let contest = Contest {
+            task: &task,
+            kfac: vec![kfac(1), kfac(10)],
+            kfac_budget: Budget { updates: 300, evaluate_every: EVALUATE_EVERY },
+            sgd_averaging: None,
+            sgd_budget: Budget { updates: 2_500, evaluate_every: EVALUATE_EVERY },
+            recorded,
+            goal: Goal::Target(target),
+            bar: Bar { holds: 10.0, in_part: 4.0 },
+        };
+        let (more, figure) = contest.run(settings, progress);
+        rows.extend(more);
+        figures.push(figure);
+    }
     Ok(ClaimRecord {
         name: "recurrent".to_owned(),
         title: "Recurrent networks".to_owned(),
-        claim: "K-FAC needs 10 to 20 times fewer updates than SGD on recurrent tasks.".to_owned(),
-        source: "The factor is from the abstract of Grosse and Martens 2016 (KFC), where it is said of \
-                 convolutional nets; Martens, Ba and Johnson 2018 claim no factor for recurrent ones."
+        claim: "As it is often repeated: K-FAC needs 10 to 20 times fewer updates than SGD on recurrent tasks.".to_owned(),
+        source: "Repeated without a source: the factor is from the abstract of Grosse and Martens 2016 (KFC), which says it \
+                 of convolutional nets; Martens, Ba and Johnson 2018 give none for recurrent ones."
             .to_owned(),
         rows,
-        figures: vec![figure],
+        figures,
         notes: vec![
             "K-FAC's weights are treated as independent in time; the chain approximations are not used.".to_owned(),
-            "SGD is tuned for the best median over the seeds on the hard target; for the easy one the best of all \
-             settings tried is printed."
-                .to_owned(),
+            "SGD is tuned for the best median over the seeds, for each target separately.".to_owned(),
         ],
     })
 }

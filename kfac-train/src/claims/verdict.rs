@@ -40,6 +40,13 @@ fn verdict(
     baseline: &Side,
     search: &Search,
 ) -> (Verdict, String) {
+    let compared = baseline.seeds.iter().filter(|seed| seed.failure.is_none()).count();
+    if 2 * compared <= baseline.seeds.len() {
+        return (
+            Verdict::NotMeasured,
+            "SGD failed on most seeds: there is nothing to compare with.".to_owned(),
+        );
+    }
     let ours = median_of(method, |seed| seed.updates.map(|updates| updates as f64));
     if ours.is_infinite() {
         return (Verdict::DoesNotHold, "K-FAC did not reach the target on most seeds.".to_owned());
@@ -114,6 +121,16 @@ mod tests {
             seeds: seeds.collect(),
             milliseconds_per_update: 1.0,
         }
+    }
+
+    #[test]
+    fn a_baseline_that_fails_on_most_seeds_measures_nothing() {
+        let mut failed = side([None; 3]);
+        failed.seeds.iter_mut().for_each(|seed| seed.failure = Some("diverged".to_owned()));
+        let search = row([Some(40); 3], [None; 3], Optimum::Interior).search;
+        let bar = Bar { holds: 10.0, in_part: 4.0 };
+        let row = judged(bar, String::new(), String::new(), side([Some(40); 3]), failed, search);
+        assert_eq!((row.ratio, row.verdict), (None, Verdict::NotMeasured));
     }
 
     fn row(method: [Option<u64>; 3], baseline: [Option<u64>; 3], optimum: Optimum) -> Row {

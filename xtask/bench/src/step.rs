@@ -87,13 +87,13 @@ impl Workload {
             }
             Contender::Kfac => {
                 let clip = KlClip::new(1e-4).expect("positive");
-                let step = ClippedStep { rate: 1e-3, momentum: 0.9, clip };
+                let step = ClippedStep { rate: 1e-3, clip };
                 let settings = KfacSettings {
                     map: MapChoice::Factored,
                     schedule: SCHEDULE,
                     decay: 0.95,
                     l2: 0.0,
-                    rule: StepRule::Clipped { step, damping: 0.03 },
+                    rule: StepRule::Clipped { step, momentum: 0.9, damping: 0.03 },
                     seed: 0,
                 };
                 Box::new(Kfac::new(&network, settings).expect("settings are in range"))

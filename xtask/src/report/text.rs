@@ -47,8 +47,11 @@ pub(crate) fn optional(value: Option<f64>) -> String {
 /// The ratio of a row with its range over the seeds.
 pub(crate) fn ratio(row: &Row) -> String {
     match row.ratio_range {
-        Some([low, high]) => format!("{} ({} to {})", optional(row.ratio), number(low), number(high)),
-        None => optional(row.ratio),
+        // One seed has no spread.
+        Some([low, high]) if row.method.seeds.len() > 1 => {
+            format!("{} ({} to {})", optional(row.ratio), number(low), number(high))
+        }
+        _ => optional(row.ratio),
     }
 }
 
@@ -89,7 +92,7 @@ pub(crate) fn oracle(updates: Option<Option<u64>>) -> String {
 /// What the place of the optimum means for the reader.
 pub(crate) fn optimum(optimum: Optimum) -> &'static str {
     match optimum {
-        Optimum::Interior => "interior: every neighbour was run and is worse",
+        Optimum::Interior => "interior: every neighbour was run, none is better",
         Optimum::Edge => "edge of the grid: the baseline may be better than printed",
     }
 }
