@@ -5,7 +5,11 @@ use core::fmt;
 use kfac_linalg::product::ProductError;
 use kfac_linalg::{Scalar, ScratchError, ShapeError};
 
-/// What went wrong, and in which layer. The state is as if the call had not been made.
+/// What went wrong, and in which layer.
+///
+/// State and gradients are as if the call had not been made, but for two: [`LayerErrorKind::ThirdFailure`] comes after
+/// the other refreshes of its step, and where `U` leaves the range of the numbers ([`Quantity::Preconditioned`],
+/// [`LayerErrorKind::Apply`]), the gradients before it are already preconditioned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerError {
     /// Index of the layer in the network.
@@ -56,10 +60,21 @@ pub enum LayerErrorKind {
     },
     /// The scratch is shorter than [`scratch_len`](crate::memory::scratch_len).
     Scratch(ScratchError),
-    /// The layer's inverse has never been computed: gather statistics and refresh first.
+    /// The layer has never been observed.
+    NoStatistics,
+    /// The layer has statistics, but its inverse has never been computed.
     NotReady,
+    /// More cases than the observation was announced to have.
+    TooManyCases {
+        /// What `observe` was told.
+        announced: usize,
+        /// Cases so far, with the refused ones.
+        found: usize,
+    },
     /// The layer's inverse could not be computed three times in a row. The last good one stays in force.
     ThirdFailure(MapError),
+    /// The layer's inverse could not be applied.
+    Apply(MapError),
     /// An internal step met shapes that do not fit: a defect of this library, reported instead of a panic.
     Internal(ShapeError),
 }
@@ -154,12 +169,12 @@ impl fmt::Display for LayerErrorKind {
             Self::NoSuchLayer { layers } => write!(f, "the network has only {layers} layers"),
             Self::Shape { quantity, error: ShapeError { expected, found } } => write!(
                 f,
-                "the {quantity} are {} x {}, the layer needs {} x {}",
+                "wrong shape of the {quantity}: {} x {} instead of {} x {}",
                 found[0], found[1], expected[0], expected[1]
             ),
             Self::EmptyBatch => f.write_str("the batch has no case"),
             Self::NotFinite { quantity, row, column } => {
-                write!(f, "the {quantity} hold a number that is not finite at row {row}, column {column}")
+                write!(f, "a number of the {quantity} is not finite: row {row}, column {column}")
             }
             Self::GradientScale { factor } => {
                 write!(f, "the output gradients would be multiplied by {factor:e}, which no loss asks for")
@@ -168,8 +183,15 @@ impl fmt::Display for LayerErrorKind {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")
             }
             Self::Scratch(error) => error.fmt(f),
-            Self::NotReady => f.write_str("its inverse has not been computed yet"),
+            Self::NoStatistics => f.write_str("it has no statistics yet: observe it, then refresh"),
+            Self::NotReady => {
+                f.write_str("it has statistics but no inverse yet: call refresh_all, or wait for its turn")
+            }
+            Self::TooManyCases { announced, found } => {
+                write!(f, "{found} cases were added to an observation of {announced}")
+            }
             Self::ThirdFailure(error) => write!(f, "the third refresh in a row failed: {error}"),
+            Self::Apply(error) => write!(f, "the gradient cannot be preconditioned: {error}"),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }
     }

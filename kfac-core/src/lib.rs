@@ -12,6 +12,17 @@
 //! The true Fisher needs `g` at targets drawn from the model ([`losses::Loss::sampled_gradient`]); at training
 //! targets it is the empirical Fisher.
 //!
+//! | you hold | you call |
+//! |---|---|
+//! | `g` of each case's own loss | [`OutputGradients::per_case`](evidence::OutputGradients::per_case) |
+//! | `g` of the mean loss over a batch, as frameworks give it | [`OutputGradients::of_mean_loss`](evidence::OutputGradients::of_mean_loss) |
+//! | `g` of a weighted log-likelihood at sampled targets | [`OutputGradients::of_weighted_nll`](evidence::OutputGradients::of_weighted_nll) |
+//! | a gradient stored as inputs x outputs | [`LayerGradient`] on [`MatMut::transposed`](linalg::MatMut::transposed) |
+//! | weight and bias gradients apart | [`LayerGradient::with_bias`] |
+//! | all gradients in one slice | [`Preconditioner::precondition_flat`] |
+//!
+//! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
+//!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
 //! its result. Nothing here allocates; [`memory`] says how much storage a network takes, as constants.
 #![no_std]

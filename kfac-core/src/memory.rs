@@ -3,6 +3,31 @@
 //! [`Layout`] counts the arrays that a map keeps for each side of a layer. The sizes, the views that the maps
 //! work on, and the saved state all read this table, so they cannot disagree. All lengths are `const fn` of the
 //! shapes: a `static` can hold the state of a network.
+//!
+//! ```
+//! use kfac_core::linalg::Reproducible;
+//! use kfac_core::map::{Factored, Map};
+//! use kfac_core::memory::{Memory, scratch_len, state_len};
+//! use kfac_core::{LayerShape, Preconditioner};
+//! use std::sync::Mutex; // on a device, whatever guards its statics
+//!
+//! const NET: [LayerShape; 2] = [LayerShape::dense(4, 8), LayerShape::dense(8, 2)];
+//! const NUMBERS: usize = state_len(&NET, <Factored as Map<f32>>::LAYOUT);
+//! const SCRATCH: usize = scratch_len::<f32, Reproducible, Factored>(&NET);
+//! static MEMORY: Mutex<Memory<f32, NUMBERS, { NET.len() }>> = Mutex::new(Memory::new());
+//! static SCRATCH_SPACE: Mutex<[f32; SCRATCH]> = Mutex::new([0.0; SCRATCH]);
+//!
+//! struct Learner<'s> {
+//!     kfac: Preconditioner<'s, f32, Factored, Reproducible>,
+//!     scratch: &'s mut [f32],
+//! }
+//!
+//! let (mut memory, mut scratch) = (MEMORY.lock()?, SCRATCH_SPACE.lock()?);
+//! let kfac = Preconditioner::new(&NET, Factored, Reproducible, memory.borrow())?;
+//! let learner = Learner { kfac, scratch: &mut *scratch };
+//! assert_eq!(learner.kfac.scratch_len(), learner.scratch.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::map::{Map, Routine, Workspace};
 use crate::shape::{LayerShape, Side};
@@ -25,12 +50,15 @@ pub struct Layout {
 impl Layout {
     /// Numbers kept for one side of size `size`.
     pub const fn side_len(self, size: usize) -> usize {
-        self.packed * packed_len(size) + self.square * size * size + self.diagonal * size
+        let square = size.saturating_mul(size).saturating_mul(self.square);
+        let packed = packed_len(size).saturating_mul(self.packed);
+        packed.saturating_add(square).saturating_add(self.diagonal.saturating_mul(size))
     }
 
     /// Numbers kept for one layer.
     pub const fn layer_len(self, shape: LayerShape) -> usize {
-        self.side_len(shape.inputs()) + self.side_len(shape.outputs()) + self.per_weight * shape.weights()
+        let sides = self.side_len(shape.inputs()).saturating_add(self.side_len(shape.outputs()));
+        sides.saturating_add(self.per_weight.saturating_mul(shape.weights()))
     }
 }
 
@@ -39,7 +67,7 @@ pub const fn state_len(net: &[LayerShape], layout: Layout) -> usize {
     let mut total = 0;
     let mut layer = 0;
     while layer < net.len() {
-        total += layout.layer_len(net[layer]);
+        total = layout.layer_len(net[layer]).saturating_add(total);
         layer += 1;
     }
     total
@@ -63,26 +91,30 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
 /// One panel of rows, and what adding its second moment takes.
 pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
     let side = shape.largest_side();
-    K::PANEL_ROWS * side + product::syrk_scratch_len::<T, K>(side, K::PANEL_ROWS)
+    side.saturating_mul(K::PANEL_ROWS).saturating_add(product::syrk_scratch_len::<T, K>(side, K::PANEL_ROWS))
 }
 
 /// The matrix that is preconditioned, one row to compare it with, and what the map takes.
 pub(crate) const fn apply_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
-    shape.weights() + shape.inputs() + workspace_len::<T, K>(M::APPLY, shape)
+    let rows = shape.weights().saturating_add(shape.inputs());
+    rows.saturating_add(workspace_len::<T, K>(M::APPLY, shape))
 }
 
 const fn workspace_len<T: Scalar, K: Kernel<T>>(workspace: Workspace, shape: LayerShape) -> usize {
     let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
+    let square = largest.saturating_mul(largest);
+    if square > usize::MAX / 4 {
+        return usize::MAX; // The routines' own lengths, a few squares, would not fit.
+    }
     let routine = match workspace.routine {
         Routine::Products => product::gemm_scratch_len::<T, K>(largest, largest, largest),
         Routine::Inverse => cholesky::inverse_scratch_len::<T, K>(largest),
         Routine::Jacobi => eigh::jacobi::scratch_len::<T, K>(largest),
     };
-    workspace.both_squares * (m * m + n * n)
-        + workspace.largest_squares * largest * largest
-        + workspace.vectors * (m + n)
-        + workspace.per_weight * m * n
-        + routine
+    let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
+    let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));
+    let weights = shape.weights().saturating_mul(workspace.per_weight);
+    squares.saturating_add(weights).saturating_add(workspace.vectors * (m + n)).saturating_add(routine)
 }
 
 const fn max(a: usize, b: usize) -> usize {
@@ -96,8 +128,8 @@ pub struct LayerSlot {
     pub(crate) updates: u32,
     /// Weight of the sums: factor = sum / weight, for the input and the output side.
     pub(crate) weights: [f64; 2],
-    /// Has the running observation already decayed this layer's sums?
-    pub(crate) open: bool,
+    /// Cases that the running observation has added. The first of them decays the sums.
+    pub(crate) added: usize,
     /// Step (counted from 1) of the last successful refresh of each side; 0 = never.
     pub(crate) refreshed: [u64; 2],
     /// Damping at the last successful refresh.
@@ -113,7 +145,7 @@ impl LayerSlot {
     pub const EMPTY: Self = Self {
         updates: 0,
         weights: [0.0; 2],
-        open: false,
+        added: 0,
         refreshed: [0; 2],
         refreshed_damping: 0.0,
         failures: [0; 2],

@@ -1,14 +1,14 @@
 //! One statistics update: evidence in, decayed sums out.
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
-use crate::evidence::{Inputs, OutputGradients};
+use crate::evidence::{Inputs, Moments, OutputGradients};
 use crate::map::FactorMap;
 use crate::memory::observe_scratch_len;
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
 use crate::statistics::factor::{Evidence, SquareSum};
-use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar};
+use kfac_linalg::{Kernel, PackedRef, Scalar};
 
 /// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
 pub struct Observation<'k, 's, T, M, K> {
@@ -48,7 +48,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let shape = self.shape_with_scratch(layer, scratch)?;
         let evidence = Evidence { shape, inputs, gradients };
         let checked = evidence.check(scratch)?;
-        let update = self.plan(layer)?;
+        let update = self.plan(layer, inputs.cases())?;
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(self.owner.factor(layer, side), traces)?;
         }
@@ -58,38 +58,42 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
         let (map, kernel) = (self.owner.map, self.owner.kernel);
         map.accumulate(kernel, &mut self.owner.layer_state(layer), &evidence, scale, scratch)?;
-        self.gain(layer, weights);
+        self.gain(layer, inputs.cases(), weights);
         Ok(())
     }
 
-    /// Adds finished moments that stand for all cases of this update: `a`, the mean over cases and positions of
-    /// `ā āᵀ` (`n x n`), and `g`, the mean over cases of the sum over positions of `g gᵀ` (`m x m`), from another
-    /// process, a recursion, or a file. Only the lower triangles are read.
+    /// Adds finished moments that stand for all cases of this update.
     ///
     /// # Errors
-    /// As for [`add`](Self::add).
+    /// As for [`add`](Self::add); [`LayerErrorKind::EmptyBatch`] unless they stand for more than 0 positions.
     pub fn add_moments(
         &mut self,
         layer: usize,
-        a: MatRef<'_, T>,
-        g: MatRef<'_, T>,
+        moments: Moments<'_, T>,
         scratch: &mut [T],
     ) -> Result<(), LayerError> {
-        self.try_add_moments(layer, a, g, scratch).map_err(|kind| kind.at(layer))
+        self.try_add_moments(layer, moments, scratch).map_err(|kind| kind.at(layer))
     }
 
     fn try_add_moments(
         &mut self,
         layer: usize,
-        a: MatRef<'_, T>,
-        g: MatRef<'_, T>,
+        Moments { a, g, positions }: Moments<'_, T>,
         scratch: &mut [T],
     ) -> Result<(), LayerErrorKind> {
         let shape = self.shape_with_scratch(layer, scratch)?;
-        let moments = [(Side::Input, Quantity::InputMoment, a), (Side::Output, Quantity::OutputMoment, g)];
-        let update = self.plan(layer)?;
-        let scale = T::ONE - update.epsilon;
-        for (side, quantity, moment) in moments {
+        let is_positive = positions > T::ZERO;
+        if !is_positive {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let update = self.plan(layer, self.cases)?;
+        // Each mean times what it is the mean over, as sums over the cases are.
+        let share = T::ONE - update.epsilon;
+        let moments = [
+            (Side::Input, Quantity::InputMoment, a, share * positions),
+            (Side::Output, Quantity::OutputMoment, g, share),
+        ];
+        for (side, quantity, moment, scale) in moments {
             let size = shape.side(side);
             quantity.expect([size, size], [moment.rows(), moment.cols()])?;
             let present = self.owner.factor(layer, side);
@@ -105,7 +109,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         }
         self.begin(layer, &update)?;
         let mut state = self.owner.layer_state(layer);
-        for (side, _, moment) in moments {
+        for (side, _, moment, scale) in moments {
             let mut sum = state.side(side).sum_mut()?;
             for row in 0..shape.side(side) {
                 for column in 0..=row {
@@ -113,7 +117,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
                 }
             }
         }
-        self.gain(layer, [scale.to_f64(); 2]);
+        self.gain(layer, self.cases, moments.map(|(_, _, _, scale)| scale.to_f64()));
         Ok(())
     }
 
@@ -125,21 +129,25 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         Ok(shape)
     }
 
-    /// How the next `add` to a layer would change its sums.
-    fn plan(&self, layer: usize) -> Result<Update<T>, LayerErrorKind> {
-        if self.cases == 0 {
+    /// How an `add` of `cases` cases to a layer would change its sums.
+    fn plan(&self, layer: usize, cases: usize) -> Result<Update<T>, LayerErrorKind> {
+        if self.cases == 0 || cases == 0 {
             return Err(LayerErrorKind::EmptyBatch);
         }
         let slot = &self.owner.slots[layer];
-        let updates = if slot.open { slot.updates } else { slot.updates.saturating_add(1) };
+        let found = slot.added.saturating_add(cases);
+        if found > self.cases {
+            return Err(LayerErrorKind::TooManyCases { announced: self.cases, found });
+        }
+        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
         let epsilon = ramp(updates, self.owner.decay);
-        let keep = if slot.open { T::ONE } else { epsilon };
+        let keep = if slot.added > 0 { T::ONE } else { epsilon };
         Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
     }
 
     /// Decays the sums at the first accepted `add`.
     fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
-        if self.owner.slots[layer].open {
+        if self.owner.slots[layer].added > 0 {
             return Ok(());
         }
         let mut state = self.owner.layer_state(layer);
@@ -147,14 +155,15 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
             state.side(side).sum_mut()?.scale(update.keep);
         }
         let slot = &mut self.owner.slots[layer];
-        slot.open = true;
         slot.updates = update.updates;
         slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
         Ok(())
     }
 
-    fn gain(&mut self, layer: usize, weights: [f64; 2]) {
+    /// Books what has been added.
+    fn gain(&mut self, layer: usize, cases: usize, weights: [f64; 2]) {
         let slot = &mut self.owner.slots[layer];
+        slot.added += cases;
         for (total, weight) in slot.weights.iter_mut().zip(weights) {
             *total += weight;
         }

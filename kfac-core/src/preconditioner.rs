@@ -17,8 +17,12 @@ use kfac_linalg::{Kernel, PackedRef, Scalar, ScratchError, ShapeError};
 /// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
 ///
 /// A step is: [`observe`](Self::observe) when [`wants_statistics`](Self::wants_statistics), then
-/// [`refresh`](Self::refresh), then [`precondition`](Self::precondition). The state is a value in borrowed storage;
-/// weights and gradients stay with the caller. Every error leaves the state as if the call had not been made.
+/// [`refresh`](Self::refresh), then [`precondition`](Self::precondition). With a refresh period above 1, begin with
+/// [`refresh_all`](Self::refresh_all) as long as [`is_ready`](Self::is_ready) says no; a device that cannot afford it
+/// waits one period, in which `precondition` answers `NotReady`. The state is a value in borrowed storage;
+/// weights and gradients stay with the caller. An error leaves state and gradients as if the call had not been made,
+/// but for two: `ThirdFailure`, where the rest of the step's refreshes is done, and a `U` that leaves the range of `T`,
+/// where the gradients before it are already preconditioned.
 pub struct Preconditioner<'s, T, M, K> {
     pub(crate) net: Net<'s>,
     pub(crate) numbers: Buffer<'s, T>,
@@ -157,7 +161,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         let oldest = slot.refreshed[0].min(slot.refreshed[1]);
         Some(LayerReport {
             updates: slot.updates,
-            age: slot.is_ready().then(|| self.step - oldest),
+            age: slot.is_ready().then(|| self.step.saturating_sub(oldest)),
             failures: slot.most_failures(),
             damping_in_force,
         })
@@ -239,7 +243,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     ///
     /// # Errors
     /// A [`LayerError`] for a wrong shape, a number that is not finite, a layer that has no inverse yet. Where `U`
-    /// itself overflows, the layers before it in `gradients` already hold their `U`.
+    /// itself overflows, or the map cannot be applied in the range of `T`, the layers before it in `gradients` already hold their `U`.
     pub fn precondition(
         &mut self,
         gradients: &mut [LayerGradient<'_, T>],
@@ -275,7 +279,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         }
         if !rest.is_empty() {
             let layer = self.net.len().saturating_sub(1);
-            let error = ShapeError { expected: [0, 1], found: [rest.len(), 1] };
+            let expected = self.net.iter().map(|shape| shape.weights()).sum();
+            let error = ShapeError { expected: [expected, 1], found: [expected + rest.len(), 1] };
             return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer));
         }
         let mut rest = gradients;
@@ -311,7 +316,10 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         self.expect_scratch(layer, apply_scratch_len::<T, K, M>(shape), scratch)
             .map_err(|error| error.kind)?;
         if !self.slots[layer].is_ready() {
-            return Err(LayerErrorKind::NotReady);
+            return Err(match self.slots[layer].updates {
+                0 => LayerErrorKind::NoStatistics,
+                _ => LayerErrorKind::NotReady,
+            });
         }
         let row = &mut scratch[..shape.inputs()];
         let mut squares = SquareSum::new(Quantity::Gradient);
@@ -346,7 +354,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         map.apply(kernel, &self.layer_state(layer), lambda, v, scratch).map_err(|error| match error {
             MapError::Scratch(error) => LayerErrorKind::Scratch(error),
             MapError::Internal(error) => LayerErrorKind::Internal(error),
-            other => LayerErrorKind::ThirdFailure(other),
+            other => LayerErrorKind::Apply(other),
         })?;
         let u = v;
         let mut squares = SquareSum::new(Quantity::Preconditioned);
@@ -386,11 +394,16 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
 
 #[cfg(feature = "alloc")]
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'static, T, M, K> {
-    /// A preconditioner that owns its storage, otherwise as [`new`](Self::new).
+    /// A preconditioner that owns its storage, otherwise as [`new`](Self::new): a struct keeps it as, spelled out,
+    /// `Preconditioner<'static, f32, Eigenbasis, Fast>`.
     ///
     /// # Errors
-    /// [`StorageError::EmptyLayer`].
+    /// [`StorageError::EmptyLayer`], and [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], map: M, kernel: K) -> Result<Self, StorageError> {
+        let needed = state_len(net, M::LAYOUT);
+        if needed > isize::MAX as usize / T::BYTES {
+            return Err(StorageError::Numbers { needed, found: 0 });
+        }
         Self::with_storage(Net::Owned(net.to_vec()), map, kernel, Storage::on_heap(net, M::LAYOUT))
     }
 }
@@ -398,11 +411,11 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'static, T, M, K> {
 impl<'s, T: Scalar, M: FactorMap<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// Begins one statistics update over `cases` cases, which may be added whole, in parts, or one by one.
     ///
-    /// `cases` only sets how much the update weighs against the decayed past; if another number of cases is added
-    /// in the end, the factors are still means.
+    /// `cases` sets how much each of them weighs against the decayed past. Fewer may be added (a case that was refused, say):
+    /// the factors are still means, and the past weighs a little more. More are an error.
     pub fn observe(&mut self, cases: usize) -> Observation<'_, 's, T, M, K> {
         for slot in self.slots.iter_mut() {
-            slot.open = false;
+            slot.added = 0;
         }
         Observation::new(self, cases)
     }

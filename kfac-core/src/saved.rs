@@ -3,6 +3,34 @@
 //! Little-endian: magic `KFAC`, version, bytes per number, map, shapes, step, damping, one record per layer, the
 //! numbers, and a checksum (FNV-1a, 64 bits) over everything before it. The format is the same on every target.
 //! Files belong to the caller.
+//!
+//! Settings are not part of the state: schedule, decay and l2 are the program's, set before `restore`. What changes
+//! beside the preconditioner is saved beside it: [`AdaptiveStep::progress`](crate::recipe::AdaptiveStep::progress),
+//! the weights, the last step.
+//!
+#![cfg_attr(feature = "alloc", doc = "```")]
+#![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
+//! use kfac_core::linalg::Reproducible;
+//! use kfac_core::map::Factored;
+//! use kfac_core::saved::StateError;
+//! use kfac_core::{LayerShape, Preconditioner};
+//!
+//! let net = [LayerShape::dense(2, 3)];
+//! let new = || Preconditioner::on_heap(&net, Factored, Reproducible);
+//! let mut kfac = new()?.with_decay(0.99_f32)?;
+//! kfac.set_damping(0.01)?;
+//! let mut bytes = Vec::with_capacity(kfac.saved_len());
+//! kfac.save(|piece| std::io::Write::write_all(&mut bytes, piece))?;
+//!
+//! // Another process, with the same settings.
+//! let mut resumed = new()?.with_decay(0.99)?;
+//! resumed.verify(&bytes)?.restore();
+//! assert_eq!(resumed.damping(), 0.01);
+//! // What is damaged is refused, and nothing is changed.
+//! bytes[30] ^= 1;
+//! assert_eq!(resumed.verify(&bytes).err(), Some(StateError::Checksum));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::map::Map;
 use crate::memory::{LayerSlot, Layout, state_len};
@@ -21,12 +49,8 @@ const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
 /// Bytes that [`save`](Preconditioner::save) writes for a network under a map's layout, for a `static` buffer.
 pub const fn saved_len<T: Scalar>(net: &[LayerShape], layout: Layout) -> usize {
-    HEAD_LEN
-        + net.len() * (SHAPE_LEN + SLOT_LEN)
-        + 8
-        + T::BYTES
-        + state_len(net, layout) * T::BYTES
-        + CHECKSUM_LEN
+    let numbers = state_len(net, layout).saturating_mul(T::BYTES);
+    numbers.saturating_add(HEAD_LEN + net.len() * (SHAPE_LEN + SLOT_LEN) + 8 + T::BYTES + CHECKSUM_LEN)
 }
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
@@ -108,8 +132,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
             let inputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
             let [bias] = reader.array().ok_or(truncated)?;
             if [outputs, inputs] != [shape.outputs(), shape.inputs()] || bias != u8::from(shape.has_bias()) {
-                let expected = [shape.outputs(), shape.inputs()];
-                return Err(StateError::Shape { layer, expected, found: [outputs, inputs] });
+                let found = LayerShape::from_parts(outputs, inputs, bias != 0);
+                return Err(StateError::Shape { layer, expected: *shape, found });
             }
         }
         if bytes.len() != self.saved_len() {
@@ -121,7 +145,33 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         if checksum != actual.value().to_le_bytes() {
             return Err(StateError::Checksum);
         }
+        self.verify_values(reader.bytes, truncated)?;
         Ok(VerifiedState { owner: self, content: reader.bytes })
+    }
+
+    /// Refuses a body with numbers that no run leaves behind.
+    fn verify_values(&self, body: &[u8], truncated: StateError) -> Result<(), StateError> {
+        let mut reader = Reader { bytes: body };
+        let value = |valid: bool, layer| if valid { Ok(()) } else { Err(StateError::Value { layer }) };
+        let step = u64::from_le_bytes(reader.array().ok_or(truncated)?);
+        let damping: T = reader.number().ok_or(truncated)?;
+        value(step < u64::MAX && damping > T::ZERO && damping.is_finite(), None)?;
+        for layer in 0..self.net.len() {
+            let slot = reader.slot().ok_or(truncated)?;
+            let has_statistics = slot.updates > 0;
+            let weights =
+                |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0) == has_statistics;
+            let valid = slot.weights.iter().all(weights)
+                && slot.refreshed.iter().all(|&refreshed| refreshed <= step)
+                && slot.refreshed_damping.is_finite();
+            value(valid, Some(layer))?;
+        }
+        for (layer, &shape) in self.net.iter().enumerate() {
+            for _ in 0..M::LAYOUT.layer_len(shape) {
+                value(reader.number::<T>().ok_or(truncated)?.is_finite(), Some(layer))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a body that has been checked; the pieces lie where `save` put them.
@@ -130,16 +180,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         self.step = u64::from_le_bytes(reader.array()?);
         self.damping = reader.number()?;
         for slot in self.slots.iter_mut() {
-            let due = slot.due;
-            *slot = LayerSlot {
-                updates: u32::from_le_bytes(reader.array()?),
-                weights: [f64::from_le_bytes(reader.array()?), f64::from_le_bytes(reader.array()?)],
-                refreshed: [u64::from_le_bytes(reader.array()?), u64::from_le_bytes(reader.array()?)],
-                refreshed_damping: f64::from_le_bytes(reader.array()?),
-                failures: reader.array()?,
-                open: false,
-                due,
-            };
+            *slot = LayerSlot { due: slot.due, ..reader.slot()? };
         }
         for number in self.numbers.iter_mut() {
             *number = reader.number()?;
@@ -196,10 +237,10 @@ pub enum StateError {
     Shape {
         /// Its index.
         layer: usize,
-        /// `[m, n]` here.
-        expected: [usize; 2],
-        /// `[m, n]` in the saved state.
-        found: [usize; 2],
+        /// The shape here.
+        expected: LayerShape,
+        /// The shape in the saved state.
+        found: LayerShape,
     },
     /// They are too short or too long.
     Length {
@@ -210,6 +251,11 @@ pub enum StateError {
     },
     /// They are damaged.
     Checksum,
+    /// They hold a number that no run leaves behind: not finite, or of an impossible sign or order.
+    Value {
+        /// The layer it belongs to; `None` for the step and the damping.
+        layer: Option<usize>,
+    },
 }
 
 impl fmt::Display for StateError {
@@ -222,13 +268,25 @@ impl fmt::Display for StateError {
             Self::Layers { expected, found } => {
                 write!(f, "saved state of {found} layers, the network has {expected}")
             }
-            Self::Shape { layer, expected, found } => write!(
-                f,
-                "saved layer {layer} is {} x {}, the network's is {} x {}",
-                found[0], found[1], expected[0], expected[1]
-            ),
+            Self::Shape { layer, expected, found } => {
+                let bias = |shape: &LayerShape| if shape.has_bias() { "with" } else { "without" };
+                write!(
+                    f,
+                    "saved layer {layer} is {} x {} {} bias, the network's is {} x {} {} bias",
+                    found.outputs(),
+                    found.inputs(),
+                    bias(found),
+                    expected.outputs(),
+                    expected.inputs(),
+                    bias(expected)
+                )
+            }
             Self::Length { needed, found } => write!(f, "saved state of {found} bytes, expected {needed}"),
             Self::Checksum => f.write_str("saved state with a wrong checksum"),
+            Self::Value { layer: None } => f.write_str("saved state with an impossible step or damping"),
+            Self::Value { layer: Some(layer) } => {
+                write!(f, "saved state with an impossible number in layer {layer}")
+            }
         }
     }
 }
@@ -292,6 +350,18 @@ impl<'b> Reader<'b> {
 
     fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
         self.take(LEN)?.try_into().ok()
+    }
+
+    /// The record of a layer; its place in the schedule is not part of it.
+    fn slot(&mut self) -> Option<LayerSlot> {
+        Some(LayerSlot {
+            updates: u32::from_le_bytes(self.array()?),
+            weights: [f64::from_le_bytes(self.array()?), f64::from_le_bytes(self.array()?)],
+            refreshed: [u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?)],
+            refreshed_damping: f64::from_le_bytes(self.array()?),
+            failures: self.array()?,
+            ..LayerSlot::EMPTY
+        })
     }
 
     fn number<T: Scalar>(&mut self) -> Option<T> {

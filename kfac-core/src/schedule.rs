@@ -39,7 +39,7 @@ impl Schedule {
             let mut unit = 0;
             while unit < units {
                 if due(rank(net, cost, unit), self.refresh_every) == step {
-                    total += unit_flops(net, cost, unit);
+                    total = unit_flops(net, cost, unit).saturating_add(total);
                 }
                 unit += 1;
             }

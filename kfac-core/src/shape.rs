@@ -17,12 +17,17 @@ pub struct LayerShape {
 impl LayerShape {
     /// A dense layer `s = W [a; 1]`.
     pub const fn dense(inputs: usize, outputs: usize) -> Self {
-        Self { outputs, inputs: inputs + 1, bias: true }
+        Self { outputs, inputs: inputs.saturating_add(1), bias: true }
+    }
+
+    /// A shape from its numbers, as a saved state has them.
+    pub(crate) const fn from_parts(outputs: usize, inputs: usize, bias: bool) -> Self {
+        Self { outputs, inputs, bias }
     }
 
     /// A recurrent layer `s_t = W [x_t; h_{t-1}; 1]`: input and recurrent weights as one block.
     pub const fn recurrent(inputs: usize, hidden: usize) -> Self {
-        Self::dense(inputs + hidden, hidden)
+        Self::dense(inputs.saturating_add(hidden), hidden)
     }
 
     /// A convolution: columns run channel, kernel row, kernel column, then the bias.
@@ -47,7 +52,7 @@ impl LayerShape {
 
     /// Numbers of one input row as the model sees it: `n` less the bias column.
     pub const fn features(self) -> usize {
-        self.inputs - self.bias as usize
+        self.inputs.saturating_sub(self.bias as usize)
     }
 
     /// Does the last column of `W` multiply a constant one?
@@ -55,9 +60,10 @@ impl LayerShape {
         self.bias
     }
 
-    /// `m n`, the number of weights.
+    /// `m n`, the number of weights. As every length that follows from shapes, it saturates: storage of that length is
+    /// refused, not misjudged.
     pub const fn weights(self) -> usize {
-        self.outputs * self.inputs
+        self.outputs.saturating_mul(self.inputs)
     }
 
     /// The larger of `m` and `n`.
@@ -170,7 +176,11 @@ impl Window {
         self.channels.saturating_mul(self.image[0]).saturating_mul(self.image[1])
     }
 
-    /// Copies the patch of `image` at `location` to `patch`, zeros where it reaches into the padding.
+    /// Copies the patch of `image` at `location` to `patch`, zeros where it reaches into the padding. A location
+    /// beyond the last one lies over nothing.
+    ///
+    /// # Panics
+    /// If `image` is shorter than [`image_len`](Self::image_len) or `patch` than [`patch_len`](Self::patch_len).
     pub fn copy_patch<T: Scalar>(self, image: &[T], location: usize, patch: &mut [T]) {
         patch.fill(T::ZERO);
         self.for_each_run(location, |place, start| {
@@ -186,6 +196,9 @@ impl Window {
     }
 
     /// Adds `patch` to the pixels of `image` that it lies over: the transpose of [`copy_patch`](Self::copy_patch).
+    ///
+    /// # Panics
+    /// As there.
     pub fn add_patch<T: Scalar>(self, patch: &[T], location: usize, image: &mut [T]) {
         self.for_each_run(location, |place, start| {
             for (&value, pixel) in
@@ -199,13 +212,18 @@ impl Window {
     /// Visits the parts of a patch that lie inside the image, a kernel row at a time: the range within the patch,
     /// and the image index of its first element. One place holds the geometry.
     fn for_each_run(self, location: usize, mut visit: impl FnMut(Range<usize>, usize)) {
-        let width_out = self.output()[1].max(1);
+        let [height_out, width_out] = self.output();
+        if location >= height_out.saturating_mul(width_out) {
+            return;
+        }
+        // From here on stride, dilation and kernel are at least 1, and the patch fits into the padded image.
         let [height, width] = self.image;
         let corner = [location / width_out * self.stride[0], location % width_out * self.stride[1]];
         // Kernel columns whose pixel `corner + k dilation - padding` lies in `0..width`.
         let (left, step) = (self.padding[1][0], self.dilation[1]);
         let first = left.saturating_sub(corner[1]).div_ceil(step).min(self.kernel[1]);
-        let end = (width + left).saturating_sub(corner[1]).div_ceil(step).clamp(first, self.kernel[1]);
+        let end =
+            width.saturating_add(left).saturating_sub(corner[1]).div_ceil(step).clamp(first, self.kernel[1]);
         if first == end {
             return;
         }
@@ -289,6 +307,24 @@ mod tests {
                 }
                 assert_eq!(counts, expected_counts, "{window:?} {location}");
             }
+        }
+    }
+
+    #[test]
+    fn a_location_or_window_that_is_nowhere_lies_over_nothing() {
+        let window = Window::new(1, [3, 3], [2, 2]);
+        let image = [1.0_f64; 9];
+        for (window, location) in [
+            (window, window.locations()),
+            (window, usize::MAX),
+            (window.with_dilation([1, 0]), 0),
+            (window.with_stride([0, 1]), 0),
+            (window.with_padding([[0, 0], [usize::MAX, 0]]), usize::MAX),
+        ] {
+            let (mut patch, mut sum) = ([f64::NAN; 4], [0.0; 9]);
+            window.copy_patch(&image, location, &mut patch);
+            window.add_patch(&[1.0; 4], location, &mut sum);
+            assert_eq!((patch, sum), ([0.0; 4], [0.0; 9]), "{window:?} at {location}");
         }
     }
 

@@ -4,17 +4,17 @@
 mod common;
 
 use common::run::{self, CASES, Evidence, LAST, NET};
-use common::{Room, bits, random, saved};
+use common::{Room, bits, factor, random, saved};
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
 use kfac_core::damping::split::DampingError;
 use kfac_core::error::{Quantity, SettingError};
-use kfac_core::evidence::{OutputGradients, Patches, Rows, Sequence};
+use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::cholesky::CholeskyError;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Kernel, MatMut, MatRef, Reproducible, Scalar, ScratchError, ShapeError};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map, MapError};
-use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, state_len};
-use kfac_core::saved::StateError;
+use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, scratch_len, state_len};
+use kfac_core::saved::{StateError, saved_len};
 use kfac_core::schedule::Schedule;
 use kfac_core::shape::{Side, Window};
 use kfac_core::step::{KlClip, StepBound};
@@ -239,7 +239,7 @@ fn scratch_that_is_too_short_is_refused_before_anything_is_touched() {
             short(Evidence::at(1, 0).add(&mut kfac.observe(CASES), 0, &mut []));
             let (a, g) = (vec![T::ONE; 25], vec![T::ONE; 9]);
             let [a, g] = [(&a, 5), (&g, 3)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
-            short(kfac.observe(1).add_moments(0, a, g, &mut []));
+            short(kfac.observe(1).add_moments(0, Moments { a, g, positions: T::ONE }, &mut []));
             assert_eq!(
                 kfac.refresh(&mut scratch[..found]),
                 Err(LayerError {
@@ -307,7 +307,7 @@ fn refused_moments_leave_their_layer_as_it_was() {
                     let moments = [moment(Side::Input, 5), moment(Side::Output, 3)];
                     let [a, g] =
                         moments.each_ref().map(|(data, size)| MatRef::row_major(data, *size, *size).unwrap());
-                    let found = kfac.observe(7).add_moments(0, a, g, scratch);
+                    let found = kfac.observe(7).add_moments(0, Moments { a, g, positions: T::ONE }, scratch);
                     let what = format!("{} on {:?}", bad.what, bad.side);
                     assert_eq!(found, Err(LayerError { layer: 0, kind: bad.error }), "{what}");
                     assert_eq!(saved(&kfac), before, "{what} touched {}", M::NAME);
@@ -319,37 +319,64 @@ fn refused_moments_leave_their_layer_as_it_was() {
     for_every_map(&Refused);
 }
 
-/// Every `add` fits by itself; together they would leave the range of `f32`, also where the trace does not show it.
+/// What is refused is the sum, not the numbers: two rows that fit one by one, a moment whose trace shows nothing.
 #[test]
-fn sums_do_not_overflow_however_many_adds_an_update_has() {
+fn evidence_whose_sum_would_overflow_is_refused_and_what_fits_stays_finite_for_good() {
     let net = [LayerShape::dense(2, 2).without_bias()];
     let mut room = Room::<f32>::new::<Factored, Reproducible>(&net);
     let (mut kfac, scratch) = room.precondition(&net, Factored, Reproducible);
 
-    let large = [0.5e19_f32, 0.0];
-    let row = MatRef::row_major(&large, 1, 2).unwrap();
-    let mut observation = kfac.observe(1);
-    let mut add = || observation.add(0, &Rows(row), OutputGradients::per_case(row), scratch);
-    let refused = (0..10).find_map(|_| add().err()).unwrap();
+    let large = [0.7e19_f32, 0.0, 0.7e19, 0.0];
+    let [one, two] = [1, 2].map(|rows| MatRef::row_major(&large, rows, 2).unwrap());
+    for _ in 0..30 {
+        let mut observation = kfac.observe(2);
+        for _ in 0..2 {
+            observation.add(0, &Rows(one), OutputGradients::per_case(one), scratch).unwrap();
+        }
+    }
+    assert!(factor(&kfac, 0, Side::Input).data.iter().all(|x| x.is_finite()));
+    let refused = kfac.observe(2).add(0, &Rows(two), OutputGradients::per_case(two), scratch);
     let largest = f64::from(large[0]);
     let kind = LayerErrorKind::Overflow { quantity: Quantity::Inputs, largest };
-    assert_eq!(refused, LayerError { layer: 0, kind });
+    assert_eq!(refused, Err(LayerError { layer: 0, kind }));
 
     let identity = [1.0_f32, 0.0, 0.0, 1.0];
-    let no_trace = [2e37_f32, 0.0, 0.0, -2e37];
+    let no_trace = [6e37_f32, 0.0, 0.0, -6e37];
     let [good, large] = [&identity, &no_trace].map(|moment| MatRef::row_major(moment, 2, 2).unwrap());
-    let mut observation = kfac.observe(1);
-    let refused = (0..100).find_map(|_| observation.add_moments(0, good, large, scratch).err()).unwrap();
+    let (mut room, net) = (Room::<f32>::new::<Factored, Reproducible>(&net), net);
+    let (mut kfac, scratch) = room.precondition(&net, Factored, Reproducible);
+    let refused = kfac.observe(1).add_moments(0, Moments { a: good, g: large, positions: 1.0 }, scratch);
     let largest = f64::from(no_trace[0]);
     let kind = LayerErrorKind::Overflow { quantity: Quantity::OutputMoment, largest };
-    assert_eq!(refused, LayerError { layer: 0, kind });
-    for side in Side::BOTH {
-        let (sum, _) = kfac.factor(0, side).unwrap();
-        assert!(sum.data().iter().all(|x| x.is_finite()), "{side:?}: {:?}", sum.data());
-    }
+    assert_eq!(refused, Err(LayerError { layer: 0, kind }));
 }
 
-/// A mean over no case, a weight that no loss has: nothing that could be divided out again.
+/// Cases beyond those announced are refused whole, and the ones that were announced count as before.
+#[test]
+fn more_cases_than_announced_are_refused_with_both_numbers() {
+    struct TooMany;
+    impl Body for TooMany {
+        fn run<T: Scalar, M: FactorMap<T>>(&self, map: M) {
+            let mut room = Room::new::<M, Reproducible>(&NET);
+            let (mut kfac, scratch) = room.precondition(&NET, map, Reproducible);
+            let (evidence, identity) = (Evidence::<T>::at(0, 0), Evidence::<T>::at(0, 1));
+            let mut observation = kfac.observe(CASES - 1);
+            let error = |found| {
+                let kind = LayerErrorKind::TooManyCases { announced: CASES - 1, found };
+                Err(LayerError { layer: 0, kind })
+            };
+            assert_eq!(evidence.add(&mut observation, 0, scratch), error(CASES));
+            evidence.add_cases(&mut observation, 0, 0..CASES - 2, scratch).unwrap();
+            assert_eq!(evidence.add_cases(&mut observation, 0, 0..2, scratch), error(CASES));
+            evidence.add_cases(&mut observation, 0, 0..1, scratch).unwrap();
+            // Each layer counts its own, and each observation anew.
+            identity.add_cases(&mut observation, 1, 0..CASES - 1, scratch).unwrap();
+            evidence.add(&mut kfac.observe(CASES), 0, scratch).unwrap();
+        }
+    }
+    for_every_map(&TooMany);
+}
+
 #[test]
 fn output_gradients_of_an_impossible_scale_are_refused() {
     let mut room = Room::<f64>::new::<Factored, Reproducible>(&NET);
@@ -480,7 +507,7 @@ fn gradients_of_a_wrong_shape_are_refused_with_both_shapes() {
 
     let len = run::gradients::<f64>(0).len();
     let last = NET[LAST].weights();
-    for (given, expected, found) in [(len - 1, [last, 1], [last - 1, 1]), (len + 1, [0, 1], [1, 1])] {
+    for (given, expected, found) in [(len - 1, [last, 1], [last - 1, 1]), (len + 1, [len, 1], [len + 1, 1])] {
         let mut flat = vec![1.0; given];
         let kind = shape_error(Quantity::Gradient, expected, found);
         assert_eq!(kfac.precondition_flat(&mut flat, scratch), Err(LayerError { layer: LAST, kind }));
@@ -547,6 +574,64 @@ fn storage_that_does_not_fit_is_refused() {
     }
 }
 
+/// Lengths of impossible shapes saturate, and what no storage can hold is refused.
+#[test]
+fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
+    let max = usize::MAX;
+    for shape in [
+        LayerShape::dense(max, 1),
+        LayerShape::dense(1, max),
+        LayerShape::dense(max, max).without_bias(),
+        LayerShape::recurrent(max, max),
+        LayerShape::recurrent(max / 2, 3),
+        LayerShape::dense(1 << (usize::BITS / 2 + 1), 1 << (usize::BITS / 2 + 1)),
+        LayerShape::convolution(Window::new(max, [3, 3], [3, 3]), 2),
+    ] {
+        fn refused<M: Map<f32>>(shape: LayerShape, map: M) {
+            let net = [NET[0], shape, shape];
+            let needed = state_len(&net, M::LAYOUT);
+            assert_eq!(needed, usize::MAX, "{shape:?}");
+            assert_eq!(scratch_len::<f32, Reproducible, M>(&net), usize::MAX, "{shape:?}");
+            assert_eq!(saved_len::<f32>(&net, M::LAYOUT), usize::MAX, "{shape:?}");
+            let (mut numbers, mut slots) = (vec![0.0; 100], vec![LayerSlot::EMPTY; 3]);
+            let storage =
+                Storage { numbers: Buffer::Borrowed(&mut numbers), slots: Buffer::Borrowed(&mut slots) };
+            let error = Preconditioner::new(&net, map, Reproducible, storage).err();
+            assert_eq!(error, Some(StorageError::Numbers { needed, found: 100 }), "{shape:?}");
+            #[cfg(feature = "alloc")]
+            {
+                let error = Preconditioner::on_heap(&net, map, Reproducible).err();
+                assert_eq!(error, Some(StorageError::Numbers { needed, found: 0 }), "{shape:?}");
+            }
+            assert!(Schedule::EVERY_STEP.worst_step_flops(&net, map.cost()) > 0);
+        }
+        refused(shape, Factored);
+        refused(shape, Eigenbasis::full());
+    }
+}
+
+/// Both factors fit into `f32`, their largest eigenvalues' product does not: `V` over infinity would be 0.
+#[test]
+fn eigenvalues_without_a_finite_product_are_refused_and_not_taken_for_infinite_curvature() {
+    let net = [LayerShape::dense(2, 2).without_bias()];
+    let mut room = Room::<f32>::new::<Eigenbasis, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Eigenbasis::full(), Reproducible);
+    let large = [1e20, 0.0, 0.0, 1.0];
+    let a = MatRef::row_major(&large, 2, 2).unwrap();
+    kfac.observe(1).add_moments(0, Moments { a, g: a, positions: 1.0 }, scratch).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let mut u = [1.0; 4];
+    let error = kfac.precondition_flat(&mut u, scratch).unwrap_err();
+    let LayerErrorKind::Apply(MapError::Range { input, output }) = error.kind else { panic!("{error}") };
+    assert!([input, output].iter().all(|d| (d / 1e20 - 1.0).abs() < 1e-6), "{input:e} {output:e}");
+    assert_eq!(u, [1.0; 4]);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("layer 0: the gradient cannot be preconditioned: the largest eigenvalues"),
+        "{text}"
+    );
+}
+
 /// Layers 0 and 2 are fine; layer 1 gets an indefinite `G`, taken whole (decay 0).
 struct Indefinite<'r> {
     kfac: Preconditioner<'r, f64, Factored, Reproducible>,
@@ -560,8 +645,8 @@ impl Indefinite<'_> {
         let mut moment = vec![0.0; 25];
         moment.iter_mut().step_by(6).zip(g).for_each(|(x, g)| *x = g);
         let [a, g] = [(&a, 3), (&moment, 5)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
-        let mut observation = self.kfac.observe(1);
-        observation.add_moments(1, a, g, self.scratch).unwrap();
+        let mut observation = self.kfac.observe(CASES);
+        observation.add_moments(1, Moments { a, g, positions: 1.0 }, self.scratch).unwrap();
         for layer in [0, 2] {
             Evidence::at(0, layer).add(&mut observation, layer, self.scratch).unwrap();
         }
@@ -648,7 +733,7 @@ fn negative_eigenvalues_count_as_zero() {
     let (mut kfac, scratch) = room.precondition(&net, Eigenbasis::full(), Reproducible);
     let (a, g) = ([2.0], [1.5, 0.0, 0.0, -0.5]);
     let [a, g] = [(&a[..], 1), (&g, 2)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
-    kfac.observe(1).add_moments(0, a, g, scratch).unwrap();
+    kfac.observe(1).add_moments(0, Moments { a, g, positions: 1.0 }, scratch).unwrap();
     kfac.set_damping(0.25).unwrap();
     kfac.refresh(scratch).unwrap();
     let mut u = [1.0, 1.0];
@@ -671,7 +756,8 @@ fn a_side_that_fails_three_times_is_returned_though_the_other_side_succeeds() {
     }
     let diagonal = [1.0, 0.0, 0.0, 2.0];
     let a = MatRef::row_major(&full, 5, 5).unwrap();
-    kfac.observe(1).add_moments(0, a, MatRef::row_major(&diagonal, 2, 2).unwrap(), scratch).unwrap();
+    let g = MatRef::row_major(&diagonal, 2, 2).unwrap();
+    kfac.observe(1).add_moments(0, Moments { a, g, positions: 1.0 }, scratch).unwrap();
     for failures in 1..=2 {
         let report = kfac.refresh(scratch).unwrap();
         assert_eq!((report.units, report.failures), (1, 1));
@@ -743,17 +829,20 @@ fn saved_bytes_of_another_program_map_network_or_number_type_are_refused_by_name
         assert_eq!(kfac.verify(&saved(&other)).err(), Some(StateError::NumberType { bytes: 8 }));
 
         let [first, second, third] = NET;
-        let [expected, found] = [[5, 3], [5, 4]];
         for (net, error) in [
             (vec![first, second], StateError::Layers { expected: 3, found: 2 }),
             (
                 vec![first, LayerShape::dense(4, 5).without_bias(), third],
-                StateError::Shape { layer: 1, expected, found },
+                StateError::Shape {
+                    layer: 1,
+                    expected: second,
+                    found: LayerShape::dense(4, 5).without_bias(),
+                },
             ),
             // The same sizes, with the last input a bias.
             (
                 vec![first, LayerShape::dense(2, 5), third],
-                StateError::Shape { layer: 1, expected, found: expected },
+                StateError::Shape { layer: 1, expected: second, found: LayerShape::dense(2, 5) },
             ),
         ] {
             let mut room = Room::<f32>::new::<Factored, Reproducible>(&net);
@@ -762,6 +851,53 @@ fn saved_bytes_of_another_program_map_network_or_number_type_are_refused_by_name
         }
         assert_eq!(saved(kfac), bytes);
     });
+}
+
+/// FNV-1a over all but the last 8 bytes, which it replaces: damage that the checksum does not see.
+fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+    let content = bytes.len() - 8;
+    let hash = bytes[..content].iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    bytes[content..].copy_from_slice(&hash.to_le_bytes());
+    bytes
+}
+
+/// Written by a broken program, say: the checksum is right, the numbers are not.
+#[test]
+fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
+    with_saved_state(|kfac, bytes| {
+        assert_eq!(with_checksum(bytes.clone()), bytes);
+        let step = 19 + 9 * NET.len();
+        let slot = |layer: usize| step + 8 + 4 + 46 * layer;
+        let numbers = slot(NET.len());
+        let (nan, infinity) = (f64::NAN.to_le_bytes(), f64::INFINITY.to_le_bytes());
+        for (what, at, value, layer) in [
+            ("the step", step, &u64::MAX.to_le_bytes()[..], None),
+            ("a damping of 0", step + 8, &0.0_f32.to_le_bytes(), None),
+            ("a damping that is not finite", step + 8, &f32::INFINITY.to_le_bytes(), None),
+            ("updates without a weight", slot(1) + 4, &0.0_f64.to_le_bytes(), Some(1)),
+            ("a negative weight", slot(2) + 12, &(-1.0_f64).to_le_bytes(), Some(2)),
+            ("a weight that is not finite", slot(0) + 4, &nan, Some(0)),
+            ("a weight without updates", slot(1), &0_u32.to_le_bytes(), Some(1)),
+            ("a refresh to come", slot(1) + 28, &1000_u64.to_le_bytes(), Some(1)),
+            ("an infinite damping in force", slot(2) + 36, &infinity, Some(2)),
+            ("the first number", numbers, &f32::NAN.to_le_bytes(), Some(0)),
+            ("the last number", bytes.len() - 12, &f32::NEG_INFINITY.to_le_bytes(), Some(LAST)),
+        ] {
+            let mut changed = bytes.clone();
+            changed[at..at + value.len()].copy_from_slice(value);
+            let error = kfac.verify(&with_checksum(changed)).err();
+            assert_eq!(error, Some(StateError::Value { layer }), "{what}");
+        }
+        assert_eq!(saved(kfac), bytes);
+    });
+    let shapes = [LayerShape::dense(2, 5).without_bias(), LayerShape::dense(1, 5)];
+    let [expected, found] = shapes;
+    assert_eq!(
+        StateError::Shape { layer: 1, expected, found }.to_string(),
+        "saved layer 1 is 5 x 2 with bias, the network's is 5 x 2 without bias"
+    );
 }
 
 proptest! {
@@ -811,6 +947,9 @@ fn settings_out_of_range_are_refused_with_their_name_and_value() {
         refused("lambda", bad, &|_| LevenbergMarquardt::new(bad, AdaptationRule::feed_forward()).map(|_| ()));
         refused("floor of the step bound", bad, &|_| StepBound::adaptive(0.1, [bad, 1.0]).map(|_| ()));
     }
+    for bad in [0.9e-8, 1.1e6, f64::INFINITY] {
+        refused("lambda", bad, &|_| LevenbergMarquardt::new(bad, AdaptationRule::feed_forward()).map(|_| ()));
+    }
     let text = SettingError { setting: "decay", value: 1.0 }.to_string();
     assert_eq!(text, "decay is out of its range at 1e0");
 }
@@ -831,11 +970,11 @@ fn errors_read_as_sentences_with_the_layer_and_the_number() {
     let quantity = Quantity::OutputGradients;
     assert_eq!(
         at(4, LayerErrorKind::NotFinite { quantity, row: 31, column: 7 }),
-        "layer 4: the output gradients hold a number that is not finite at row 31, column 7"
+        "layer 4: a number of the output gradients is not finite: row 31, column 7"
     );
     assert_eq!(
         at(0, shape_error(Quantity::Inputs, [6, 4], [6, 3])),
-        "layer 0: the inputs are 6 x 3, the layer needs 6 x 4"
+        "layer 0: wrong shape of the inputs: 6 x 3 instead of 6 x 4"
     );
     assert_eq!(
         at(1, LayerErrorKind::Overflow { quantity: Quantity::Inputs, largest: 1e30 }),

@@ -4,7 +4,7 @@ mod common;
 
 use common::dense::{Matrix, assert_close, dot};
 use common::{Room, bits, factor, random, widened};
-use kfac_core::evidence::{OutputGradients, Rows};
+use kfac_core::evidence::{Moments, OutputGradients, Rows};
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::map::{DampingInForce, Eigenbasis, FactorMap, Factored};
 use kfac_core::report::Preconditioned;
@@ -254,7 +254,10 @@ fn how_the_scale_is_shared_between_the_factors_does_not_matter() {
                         });
                         let a = MatRef::row_major(&a, shape.inputs(), shape.inputs()).unwrap();
                         let g = MatRef::row_major(&g, shape.outputs(), shape.outputs()).unwrap();
-                        scaled.observe(1).add_moments(layer, a, g, scratch).unwrap();
+                        scaled
+                            .observe(1)
+                            .add_moments(layer, Moments { a, g, positions: T::ONE }, scratch)
+                            .unwrap();
                     }
                     scaled.set_damping(T::from_f64(LAMBDA)).unwrap();
                     scaled.refresh(scratch).unwrap();
@@ -359,26 +362,27 @@ fn a_zero_gradient_stays_zero() {
 }
 
 #[test]
-fn a_layer_without_an_inverse_is_not_ready_and_never_the_identity() {
+fn a_layer_without_statistics_or_inverse_is_refused_and_never_the_identity() {
     struct NotReady;
     impl Promise for NotReady {
         fn check<T: Scalar, M: Subject<T>, K: Kernel<T>>(&self, entry: &Entry<M, K>) {
             let mut room = Room::new::<M, K>(&NET);
             let (mut kfac, scratch) = room.precondition(&NET, entry.map, entry.kernel);
             let v = gradients::<T>(10);
-            let not_ready = |layer| LayerError { layer, kind: LayerErrorKind::NotReady };
+            let error = |kind, layer| Err(LayerError { layer, kind });
+            let [unseen, not_ready] = [LayerErrorKind::NoStatistics, LayerErrorKind::NotReady];
             // Neither statistics nor refresh, then statistics of all layers but 2, then its own without a refresh.
-            assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(0)), "{}", entry.name);
+            assert_eq!(precondition(&mut kfac, &v, scratch), error(unseen, 0), "{}", entry.name);
             for layer in [0, 1, 3, 4, 5] {
                 observe(&mut kfac, layer, NET[layer], scratch);
             }
-            assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(0)), "{}", entry.name);
+            assert_eq!(precondition(&mut kfac, &v, scratch), error(not_ready, 0), "{}", entry.name);
             let report = kfac.refresh(scratch).unwrap();
             assert_eq!(report.without_statistics as usize, M::UNIT.sides().len(), "{}", entry.name);
             assert!(!kfac.is_ready(), "{}", entry.name);
-            assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(2)), "{}", entry.name);
+            assert_eq!(precondition(&mut kfac, &v, scratch), error(unseen, 2), "{}", entry.name);
             observe(&mut kfac, 2, NET[2], scratch);
-            assert_eq!(precondition(&mut kfac, &v, scratch), Err(not_ready(2)), "{}", entry.name);
+            assert_eq!(precondition(&mut kfac, &v, scratch), error(not_ready, 2), "{}", entry.name);
             kfac.refresh(scratch).unwrap();
             assert!(kfac.is_ready(), "{}", entry.name);
             precondition(&mut kfac, &v, scratch).unwrap();

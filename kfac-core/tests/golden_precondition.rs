@@ -8,11 +8,12 @@ use common::golden::{Array, Body, Case, list, number, on_every_kernel};
 use common::net::{DenseNet, Loss, LossTerms, Model, layers};
 use common::{Room, factor, widened};
 use kfac_core::damping::split::{Split, Trace, split_damping};
+use kfac_core::evidence::Moments;
 use kfac_core::linalg::{Kernel, MatMut, MatRef, Scalar};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored};
 use kfac_core::report::Preconditioned;
 use kfac_core::shape::Side;
-use kfac_core::step::KlClip;
+use kfac_core::step::{ClipError, KlClip};
 use kfac_core::{LayerGradient, LayerShape, Preconditioner};
 
 #[test]
@@ -184,7 +185,9 @@ fn precondition_moments<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
     let (mut kfac, scratch) = room.precondition(&net, map, kernel);
     let square = |array| MatRef::row_major(array, n, n).unwrap();
     let moment_g = MatRef::row_major(&g.data, m, m).unwrap();
-    kfac.observe(1).add_moments(0, square(&a.data), moment_g, scratch).unwrap();
+    kfac.observe(1)
+        .add_moments(0, Moments { a: square(&a.data), g: moment_g, positions: T::ONE }, scratch)
+        .unwrap();
     kfac.set_damping(lambda).unwrap();
     kfac.refresh(scratch).unwrap();
     let mut u = v.data.clone();
@@ -229,7 +232,8 @@ fn kl_clip<T: Scalar>(case: &Case) {
         None | Some("ok") => case.expect("nu", &[nu.unwrap()]),
         Some("negative_product") => {
             let error = nu.expect_err(&case.label);
-            assert_eq!(error.product, products.inner.to_f64(), "{}", case.label);
+            let product = products.inner.to_f64();
+            assert_eq!(error, ClipError::NotPositive { product }, "{}", case.label);
             case.count_comparison();
         }
         Some(other) => panic!("{}: no status {other}", case.label),

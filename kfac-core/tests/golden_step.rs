@@ -8,6 +8,7 @@ use common::golden::{Array, Body, Case, list, number, on_every_kernel};
 use common::{Room, factor, widened};
 use kfac_core::LayerShape;
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Ratio, Verdict, reduction_ratio};
+use kfac_core::evidence::Moments;
 use kfac_core::linalg::{Kernel, MatRef, Scalar};
 use kfac_core::map::Factored;
 use kfac_core::shape::Side;
@@ -195,7 +196,7 @@ fn averages_of_the_core<T: Scalar, K: Kernel<T>>(kernel: K, decay: T, batches: &
     let mut averages = vec![];
     for batch in batches {
         let moment = MatRef::row_major(&batch.data, size, size).unwrap();
-        kfac.observe(1).add_moments(0, moment, moment, scratch).unwrap();
+        kfac.observe(1).add_moments(0, Moments { a: moment, g: moment, positions: T::ONE }, scratch).unwrap();
         let [a, g] = Side::BOTH.map(|side| factor(&kfac, 0, side));
         assert_eq!(a, g);
         averages.push(a.data.iter().map(|&x| T::from_f64(x)).collect());

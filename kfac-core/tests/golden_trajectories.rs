@@ -119,7 +119,7 @@ fn run_trajectory<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(kernel: K, map: M, p
     };
     let lambda = T::from_f64(case.number("lambda0"));
     let mut recipe = AdaptiveStep::new(LevenbergMarquardt::new(lambda, rule).unwrap());
-    recipe.l2 = problem.eta;
+    recipe = recipe.with_l2(problem.eta).unwrap();
     recipe.predicted_change = match case.inputs["damping_counts_in_predicted_change"].as_bool() {
         Some(true) => PredictedChange::WithDamping,
         Some(false) => PredictedChange::WithoutDamping,

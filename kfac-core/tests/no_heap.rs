@@ -2,7 +2,7 @@
 //! a static array.
 
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
-use kfac_core::evidence::{OutputGradients, Patches, Rows, Sequence};
+use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map};
@@ -83,7 +83,7 @@ fn whole_road<T: Scalar, M: FactorMap<T>, const NUMBERS: usize>(
     let mut kfac = kfac.with_l2(T::from_f64(1e-3)).unwrap();
     let mut recipe = AdaptiveStep::new(LevenbergMarquardt::new(half, AdaptationRule::recurrent()).unwrap())
         .with_bound(StepBound::recurrent());
-    let clipped = ClippedStep { rate: half, momentum: half, clip: KlClip::new(half).unwrap() };
+    let clipped = ClippedStep { rate: half, clip: KlClip::new(half).unwrap() };
     let mut previous = [T::ZERO; WEIGHTS];
     for step in 0..STEPS {
         let number = |at: usize| T::from_f64(((7 * at + 3 * step) % 11) as f64 / 5.0 - 1.0);
@@ -106,9 +106,11 @@ fn whole_road<T: Scalar, M: FactorMap<T>, const NUMBERS: usize>(
         let identity: [T; 25] = core::array::from_fn(|at| if at % 6 == 0 { T::ONE } else { T::ZERO });
         let [moment_a, moment_g] =
             [5, 3].map(|size| MatRef::with_strides(&identity, [size, size], [5, 1]).unwrap());
-        observation.add_moments(0, moment_a, moment_g, scratch).unwrap();
+        kfac.observe(CASES)
+            .add_moments(0, Moments { a: moment_a, g: moment_g, positions: T::ONE }, scratch)
+            .unwrap();
         // A refusal is a value too.
-        observation.add(0, &Rows(matrix(0, 1, 3)), g, scratch).unwrap_err();
+        kfac.observe(CASES).add(0, &Rows(matrix(0, 1, 3)), g, scratch).unwrap_err();
 
         let refreshed = if step == 0 { kfac.refresh_all(scratch) } else { kfac.refresh(scratch) };
         refreshed.unwrap();
@@ -116,7 +118,7 @@ fn whole_road<T: Scalar, M: FactorMap<T>, const NUMBERS: usize>(
         let mut u = v;
         let preconditioned = kfac.precondition_flat(&mut u, scratch).unwrap();
         let rate = clipped.rate(&preconditioned).unwrap();
-        heavy_ball(&mut previous, &u, rate, clipped.momentum).unwrap();
+        heavy_ball(&mut previous, &u, rate, half).unwrap();
         let weight = MatMut::row_major(&mut u[..15], 3, 5).unwrap();
         kfac.precondition(&mut [LayerGradient::joint(0, weight)], scratch).unwrap();
         let mut slopes = Slopes::default();

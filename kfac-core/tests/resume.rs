@@ -10,9 +10,10 @@ use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored};
 use kfac_core::memory::state_len;
+use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
-use kfac_core::step::StepBound;
+use kfac_core::step::{FisherProducts, Slopes, StepBound};
 use kfac_core::{LayerErrorKind, Preconditioner};
 
 /// Statistics every 2 steps, units dealt over 3: a checkpoint falls into the middle of both periods.
@@ -157,4 +158,50 @@ fn levenberg_marquardt_resumes_in_the_middle_of_its_period() {
     resumed.resume(bound.kappa()).unwrap();
     assert_eq!(resumed, bound);
     assert!(resumed.resume(1.0).is_err());
+}
+
+/// The recipe with its bound: saved after a proposal was judged, before the next batch judges the bound.
+#[test]
+fn the_adaptive_recipe_resumes_through_the_next_batch() {
+    let rule = AdaptationRule { every: 2, omega: 0.9, floor: 1e-8, cap: 1e6 };
+    let recipe = |lambda: f64| {
+        let bound = StepBound::adaptive(0.01, [1e-3, 0.1]).unwrap();
+        AdaptiveStep::new(LevenbergMarquardt::new(lambda, rule).unwrap()).with_bound(bound)
+    };
+    let fisher = FisherProducts { delta_delta: 2.0, ..FisherProducts::default() };
+    let propose = |recipe: &mut AdaptiveStep<f64>, step: usize| {
+        let slope = -1.0 - step as f64;
+        let slopes = Slopes { gradient_delta: slope, delta_delta: 2.0, ..Slopes::default() };
+        let proposal = recipe.propose(slopes, fisher).unwrap();
+        let after = [0.9, 0.999, f64::NAN][step % 3];
+        (proposal, recipe.judge(1.0, after))
+    };
+    let next_batch = |recipe: &mut AdaptiveStep<f64>, step: usize| {
+        recipe.next_batch(1.0, [0.5, 1.5, f64::NAN, 0.9][step % 4]);
+        *recipe
+    };
+    let mut whole = recipe(1.0);
+    let history: Vec<_> = (0..8)
+        .map(|step| {
+            let judged = propose(&mut whole, step);
+            let progress = whole.progress();
+            (progress, format!("{judged:?} {:?}", next_batch(&mut whole, step)))
+        })
+        .collect();
+    for after in 0..history.len() {
+        let mut resumed = recipe(7.0);
+        resumed.resume(history[after].0).unwrap();
+        let now = format!("{:?}", next_batch(&mut resumed, after));
+        assert!(history[after].1.ends_with(&now), "after step {after}: {now}");
+        for (step, (_, marks)) in history.iter().enumerate().skip(after + 1) {
+            let judged = propose(&mut resumed, step);
+            let found = format!("{judged:?} {:?}", next_batch(&mut resumed, step));
+            assert_eq!(found, *marks, "step {step}, saved after {after}");
+        }
+    }
+    let mut refused = recipe(1.0);
+    let before = refused;
+    let outside = AdaptiveProgress { kappa: Some(1.0), ..history[3].0 };
+    assert_eq!(refused.resume(outside).unwrap_err().setting, "kappa");
+    assert_eq!(refused, before);
 }

@@ -8,12 +8,12 @@ mod common;
 
 use common::dense::{Matrix, assert_close};
 use common::{Numbers, Room, factor, random};
-use kfac_core::LayerShape;
-use kfac_core::evidence::{Inputs, OutputGradients, Patches, Rows, Sequence};
+use kfac_core::evidence::{Inputs, Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::{Fast, Kernel, MatRef, Reproducible};
 use kfac_core::losses::{Loss, Target};
 use kfac_core::map::Factored;
 use kfac_core::shape::{Side, Window};
+use kfac_core::{LayerError, LayerErrorKind, LayerShape};
 
 const CASES: usize = 7;
 const POSITIONS: usize = 5;
@@ -220,9 +220,9 @@ fn two_cases_and_five_are_seven_and_so_are_seven_times_one() {
 }
 
 #[test]
-fn another_number_of_cases_than_announced_still_makes_means() {
+fn fewer_cases_than_announced_still_make_means() {
     let batch = Batch::new(1);
-    for announced in [1, 2, 100] {
+    for announced in [CASES, CASES + 1, 100] {
         let found = factors(LAYER, announced, &|add| {
             add(&Rows(batch.inputs()), OutputGradients::per_case(batch.gradients()));
         });
@@ -481,8 +481,61 @@ fn finished_moments_are_taken_as_they_are() {
         let [a_view, g_view] = moments
             .each_ref()
             .map(|moment| MatRef::row_major(&moment.data, moment.rows, moment.cols).unwrap());
-        kfac.observe(cases).add_moments(0, a_view, g_view, scratch).unwrap();
+        kfac.observe(cases)
+            .add_moments(0, Moments { a: a_view, g: g_view, positions: 1.0 }, scratch)
+            .unwrap();
         let found = Side::BOTH.map(|side| factor(&kfac, 0, side));
         assert_factors(&found, &[a.scaled(mean), g.scaled(mean)]);
+    }
+}
+
+/// 30 positions of `a = [1, 1]` by `add`, then moments three times as large: an even mean, as the ramp says.
+#[test]
+fn moments_weigh_as_many_positions_as_they_stand_for() {
+    let net = [LayerShape::dense(1, 1)];
+    let mut room = Room::<f64>::new::<Factored, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Factored, Reproducible);
+    let ones = [1.0; 60];
+    let rows = MatRef::row_major(&ones, 60, 1).unwrap();
+    let sequence = Sequence::new(rows, 30).unwrap();
+    kfac.observe(2).add(0, &sequence, OutputGradients::per_case(rows), scratch).unwrap();
+    let (a, g) = ([3.0; 4], [90.0]);
+    let [a, g] = [(&a[..], 2), (&g, 1)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
+    for none in [0.0, -1.0, f64::NAN] {
+        let refused = kfac.observe(7).add_moments(0, Moments { a, g, positions: none }, scratch);
+        assert_eq!(refused, Err(LayerError { layer: 0, kind: LayerErrorKind::EmptyBatch }), "{none}");
+    }
+    kfac.observe(7).add_moments(0, Moments { a, g, positions: 30.0 }, scratch).unwrap();
+    assert_close("A", &factor(&kfac, 0, Side::Input).data, &[2.0; 4], TOLERANCE);
+    assert_close("G", &factor(&kfac, 0, Side::Output).data, &[60.0], TOLERANCE);
+}
+
+/// Case by case in `f32`, every share of 1e-5 is rounded against a sum of order 1: a constant input in the same
+/// direction each time, one that varies in both. The bound is the one that `statistics` documents.
+#[test]
+fn small_shares_are_rounded_within_the_documented_bound_which_larger_parts_make_smaller() {
+    const MANY: usize = 1000;
+    let (decay, net) = (0.99_f32, [LayerShape::dense(1, 1)]);
+    for part in [1, 100] {
+        let mut room = Room::<f32>::new::<Factored, Reproducible>(&net);
+        let (kfac, scratch) = room.precondition(&net, Factored, Reproducible);
+        let mut kfac = kfac.with_decay(decay).unwrap();
+        for update in 0..300 {
+            let mut observation = kfac.observe(MANY);
+            let numbers: Vec<f32> = random(MANY, 1000 + update);
+            for rows in numbers.chunks(part) {
+                let rows = MatRef::row_major(rows, part, 1).unwrap();
+                observation.add(0, &Rows(rows), OutputGradients::per_case(rows), scratch).unwrap();
+            }
+        }
+        let a = factor(&kfac, 0, Side::Input);
+        // One rounding for each 16 rows or fewer, and one for the decay.
+        let roundings = (MANY / part * part.div_ceil(16) + 1) as f64;
+        let bound = f64::from(f32::EPSILON) / 2.0 * roundings / 0.01;
+        assert!((a.at(1, 1) - 1.0).abs() < bound, "parts of {part}: {} within {bound:e}", a.at(1, 1));
+        // Uniform in [-1, 1): a second moment of 1/3, with the noise of 200 000 cases.
+        for moment in [a.at(0, 0), factor(&kfac, 0, Side::Output).at(0, 0)] {
+            assert!((3.0 * moment - 1.0).abs() < 0.01, "parts of {part}: {moment}");
+        }
     }
 }

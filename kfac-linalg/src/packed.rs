@@ -22,10 +22,10 @@ use crate::error::ShapeError;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
-/// Numbers in a packed symmetric `n x n` matrix: `n(n+1)/2`.
+/// Numbers in a packed symmetric `n x n` matrix: `n(n+1)/2`. Saturates where no memory holds them.
 pub const fn packed_len(n: usize) -> usize {
     // The even one of the two factors is halved first: no product larger than the result.
-    if n.is_multiple_of(2) { n / 2 * (n + 1) } else { n.div_ceil(2) * n }
+    if n.is_multiple_of(2) { (n / 2).saturating_mul(n + 1) } else { n.div_ceil(2).saturating_mul(n) }
 }
 
 /// Where the three parts lie.

@@ -85,9 +85,9 @@ fn optimizers(network: &Net<Reproducible>) -> Vec<(String, Box<dyn Optimizer<f64
         ("Adam".to_owned(), Box::new(Adam::new(AdamSettings::at_rate(0.01)))),
     ];
     let damping = LevenbergMarquardt::new(0.1, AdaptationRule::recurrent()).unwrap();
-    let clip = ClippedStep { rate: 0.1, momentum: 0.9, clip: KlClip::new(0.1).unwrap() };
+    let clip = ClippedStep { rate: 0.1, clip: KlClip::new(0.1).unwrap() };
     let rules = [
-        ("clipped", StepRule::Clipped { step: clip, damping: 0.1 }),
+        ("clipped", StepRule::Clipped { step: clip, momentum: 0.9, damping: 0.1 }),
         ("adaptive", StepRule::Adaptive(AdaptiveStep::new(damping).with_bound(StepBound::recurrent()))),
     ];
     for map in [MapChoice::Factored, MapChoice::Eigenbasis] {

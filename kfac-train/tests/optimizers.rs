@@ -138,8 +138,8 @@ fn library_settings(settings: Settings) -> KfacSettings<f64> {
     let Settings { map, schedule, decay, l2, lambda, seed, rule } = settings;
     let rule = match rule {
         Rule::Clipped { rate, momentum, kappa } => {
-            let step = ClippedStep { rate, momentum, clip: KlClip::new(kappa).unwrap() };
-            StepRule::Clipped { step, damping: lambda }
+            let step = ClippedStep { rate, clip: KlClip::new(kappa).unwrap() };
+            StepRule::Clipped { step, momentum, damping: lambda }
         }
         Rule::Adaptive { every, omega, bound } => {
             let rule = AdaptationRule { every: every as u32, omega, floor: 1e-8, cap: 1e8 };

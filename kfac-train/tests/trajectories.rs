@@ -74,8 +74,8 @@ fn adam_on_the_digits_autoencoder() {
 
 #[test]
 fn kfac_factored_and_clipped_on_the_digits_autoencoder() {
-    let step = ClippedStep { rate: 0.3, momentum: 0.9, clip: KlClip::new(0.5).unwrap() };
-    let rule = StepRule::Clipped { step, damping: 0.3 };
+    let step = ClippedStep { rate: 0.3, clip: KlClip::new(0.5).unwrap() };
+    let rule = StepRule::Clipped { step, momentum: 0.9, damping: 0.3 };
     insta::assert_snapshot!(digits_autoencoder(|network| kfac(network, MapChoice::Factored, rule)));
 }
 

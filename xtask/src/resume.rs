@@ -137,7 +137,11 @@ mod tests {
         let different: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len(), "{all:?}");
         assert_eq!(digest(&with_data, b"code"), before);
-        assert_eq!(digest(&Settings { threads: 1, ..settings() }, b"code"), all[0], "threads change no result");
+        assert_eq!(
+            digest(&Settings { threads: 1, ..settings() }, b"code"),
+            all[0],
+            "threads change no result"
+        );
         std::fs::write(folder.path().join("a"), "12").unwrap();
         assert_ne!(digest(&with_data, b"code"), before, "a data file has changed");
     }

@@ -49,7 +49,15 @@ impl<T: Scalar> AdaptationRule<T> {
 
     /// `ω^every`.
     pub fn factor(&self) -> T {
-        (0..self.every).fold(T::ONE, |product, _| product * self.omega)
+        let (mut product, mut power, mut left) = (T::ONE, self.omega, self.every);
+        while left > 0 {
+            if left % 2 == 1 {
+                product *= power;
+            }
+            power *= power;
+            left /= 2;
+        }
+        product
     }
 }
 
@@ -73,19 +81,26 @@ impl<T: Scalar> LevenbergMarquardt<T> {
     /// Starts at `lambda`.
     ///
     /// # Errors
-    /// [`SettingError`] where `lambda` is not positive and finite, `every` is 0, `omega` is not in (0, 1), or the
-    /// floor lies above the cap.
+    /// [`SettingError`] where `every` is 0, `omega` is not in (0, 1), the floor is not positive, lies above the cap, or
+    /// the cap is not finite, or `lambda` does not lie between the two.
     pub fn new(lambda: T, rule: AdaptationRule<T>) -> Result<Self, SettingError> {
-        SettingError::unless(lambda > T::ZERO && lambda.is_finite(), "lambda", lambda)?;
         SettingError::unless(rule.every > 0, "every", T::from_usize(rule.every as usize))?;
         SettingError::unless(rule.omega > T::ZERO && rule.omega < T::ONE, "omega", rule.omega)?;
-        SettingError::unless(rule.floor >= T::ZERO && rule.floor <= rule.cap, "floor", rule.floor)?;
+        SettingError::unless(rule.floor > T::ZERO && rule.floor <= rule.cap, "floor", rule.floor)?;
+        SettingError::unless(rule.cap.is_finite(), "cap", rule.cap)?;
+        SettingError::unless(lambda >= rule.floor && lambda <= rule.cap, "lambda", lambda)?;
         Ok(Self { lambda, rule, steps: 0, rejected: false, unjudged: 0 })
     }
 
     /// The damping in force.
     pub fn lambda(&self) -> T {
         self.lambda
+    }
+
+    /// Is the damping at its cap? Then the model promises what never comes true: look for a wrong scale, such as Fisher
+    /// products summed over the batch instead of averaged.
+    pub fn is_at_cap(&self) -> bool {
+        self.lambda >= self.rule.cap
     }
 
     /// Adaptations that were skipped because the prediction was too small to judge by.
@@ -217,6 +232,17 @@ mod tests {
             assert_eq!(lm.judge(predicted, 1.0, 0.5), Verdict::Accepted { rho: None });
         }
         assert_eq!((lm.lambda(), lm.unjudged()), (1.0, 3));
+    }
+
+    #[test]
+    fn the_factor_is_the_power_of_omega_however_long_the_period() {
+        for every in [1, 2, 5, 6, 7, 100] {
+            let want = (0..every).fold(1.0, |product: f64, _| product * 0.9);
+            let factor = adaptation(every).rule.factor();
+            assert!((factor / want - 1.0).abs() < f64::from(every) * f64::EPSILON, "{every}: {factor:e}");
+        }
+        // A loop of a billion rounds would be felt here.
+        assert_eq!([1 << 30, u32::MAX].map(|every| adaptation(every).rule.factor()), [0.0; 2]);
     }
 
     #[test]

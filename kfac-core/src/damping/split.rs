@@ -13,7 +13,7 @@ pub enum Split<T> {
         /// Added to the diagonal of `G`.
         output: T,
     },
-    /// A factor vanishes: `√λ I` takes the place of both, `U = V / λ`.
+    /// A factor vanishes, or is a single number next to nothing: `√λ I` takes the place of both, `U = V / λ`.
     Replace {
         /// `√λ`.
         gamma: T,
@@ -36,7 +36,8 @@ pub struct Trace<T> {
 /// every `c > 0`. `π` is formed from the quotient of the root traces, so tiny factors do not underflow.
 ///
 /// Corner cases: a factor of size 1 carries no shift, the other one takes `λ` over it, which is exact damping
-/// (`a (G + λ/a I) = aG + λI`); a factor of trace 0 leaves nothing to balance, `√λ I` replaces both.
+/// (`a (G + λ/a I) = aG + λI`); a factor of trace 0 leaves nothing to balance, `√λ I` replaces both, and
+/// so it does where a factor of size 1 is too small to be divided by.
 ///
 /// # Units
 /// `lambda`: that of an eigenvalue of `A (x) G`.
@@ -55,11 +56,16 @@ pub fn split_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<S
     if a.trace == T::ZERO || g.trace == T::ZERO {
         return Ok(Split::Replace { gamma });
     }
-    if a.size == 1 {
-        return Ok(Split::Shift { input: T::ZERO, output: lambda / a.trace });
-    }
-    if g.size == 1 {
-        return Ok(Split::Shift { input: lambda / g.trace, output: T::ZERO });
+    // Of two factors of size 1 the larger one hands over, so that the quotient stays in range.
+    let from_a = a.size == 1 && (g.size != 1 || a.trace >= g.trace);
+    if from_a || g.size == 1 {
+        let unshifted = if from_a { a.trace } else { g.trace };
+        let shift = lambda / unshifted;
+        if !shift.is_finite() || !(T::ONE / unshifted).is_finite() {
+            return Ok(Split::Replace { gamma });
+        }
+        let [input, output] = if from_a { [T::ZERO, shift] } else { [shift, T::ZERO] };
+        return Ok(Split::Shift { input, output });
     }
     // The quotient of the roots stays in range where that of the means would not.
     let root_mean = |factor: Trace<T>| (factor.trace / T::from_usize(factor.size)).sqrt();
@@ -139,5 +145,26 @@ mod tests {
         let split = split_damping(trace(1e-91, 4), trace(1e-91, 3), 1e-180);
         let Ok(Split::Shift { input, output }) = split else { panic!("{split:?}") };
         assert!((input * output / 1e-180 - 1.0).abs() < 1e-14, "{input:e} {output:e}");
+    }
+
+    /// `λ / 1e-40` is no `f32`; of two single numbers the larger one is divided by.
+    #[test]
+    fn a_single_number_next_to_nothing_is_not_divided_by() {
+        let trace = |trace: f32, size| Trace { trace, size };
+        let replace = Ok(Split::Replace { gamma: 1.0 });
+        assert_eq!(split_damping(trace(1e-40, 1), trace(1.0, 2), 1.0), replace);
+        assert_eq!(split_damping(trace(1.0, 2), trace(1e-40, 1), 1.0), replace);
+        assert_eq!(split_damping(trace(1e-40, 1), trace(1e-41, 1), 1.0), replace);
+        // The quotient is finite, but 1 / 1e-40 is not.
+        let split = split_damping(trace(1e-40, 1), trace(1.0, 2), 1e-10);
+        assert!(matches!(split, Ok(Split::Replace { .. })), "{split:?}");
+        for (a, g) in [(1e-40, 1e30), (1e30, 1e-40), (3.0, 0.5), (1e-20, 1e-18)] {
+            for lambda in [1e-3, 1.0] {
+                let split = split_damping(trace(a, 1), trace(g, 1), lambda);
+                let Ok(Split::Shift { input, output }) = split else { panic!("{split:?}") };
+                let (found, want) = ((a + input) * (g + output), a * g + lambda);
+                assert!((found / want - 1.0).abs() <= 4.0 * f32::EPSILON, "{a:e} {g:e}: {found:e} {want:e}");
+            }
+        }
     }
 }

@@ -5,11 +5,13 @@
 //! that row `case * positions + position` of both belongs together.
 
 mod gradients;
+mod moments;
 mod patches;
 mod rows;
 mod sequence;
 
 pub use gradients::OutputGradients;
+pub use moments::Moments;
 pub use patches::Patches;
 pub use rows::Rows;
 pub use sequence::Sequence;

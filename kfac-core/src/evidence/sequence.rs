@@ -24,6 +24,7 @@ impl<'a, T: Scalar> Sequence<'a, T> {
     }
 
     /// Sequences padded to `steps` steps, of which case `i` has the first `lengths[i]`; the padding is masked.
+    /// A case of length 0 is no case: it weighs nothing in either factor.
     ///
     /// # Errors
     /// A [`ShapeError`] when the rows are not `lengths.len() steps`, or a length is longer than `steps`.

@@ -122,6 +122,11 @@ impl<T: Scalar> Map<T> for Eigenbasis {
         let (n, m) = (layer.input.size, layer.output.size);
         let qa = MatRef::row_major(layer.input.square, n, n)?;
         let qg = MatRef::row_major(layer.output.square, m, m)?;
+        let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
+        let (input, output) = (largest(layer.input.diagonal), largest(layer.output.diagonal));
+        if !(output * input + lambda).is_finite() {
+            return Err(MapError::Range { input: input.to_f64(), output: output.to_f64() });
+        }
         let half = take(&mut scratch, m * n)?;
         let replace = Accumulate::Replace(T::ONE);
 

@@ -58,7 +58,7 @@ pub trait Map<T: Scalar>: Copy {
     /// into its inverse uses that of the last refresh instead, as [`Map::DAMPING`] says.
     ///
     /// # Errors
-    /// A [`MapError`] only for shapes and scratch.
+    /// A [`MapError`] for shapes, scratch, and numbers that leave the range of `T`.
     fn apply<K: Kernel<T>>(
         &self,
         kernel: K,
@@ -72,7 +72,8 @@ pub trait Map<T: Scalar>: Copy {
     const DAMPING: DampingInForce;
 }
 
-/// A map that is fed layer inputs and output gradients.
+/// A map that is fed layer inputs and output gradients. The default method is what every map of this crate does; one
+/// of your own may do more with [`Evidence`], which arrives checked.
 pub trait FactorMap<T: Scalar>: Map<T> {
     /// Adds `scale` times the moments of checked evidence to the layer's sums.
     ///
@@ -167,15 +168,17 @@ impl Cost {
     /// Flops of the unit of `shape` at `side`.
     pub const fn flops(self, shape: LayerShape, side: Side) -> u64 {
         match self.unit {
-            RefreshUnit::Layer => self.cubic * (cube(shape.inputs()) + cube(shape.outputs())),
-            RefreshUnit::Side => self.cubic * cube(shape.side(side)),
+            RefreshUnit::Layer => {
+                cube(shape.inputs()).saturating_add(cube(shape.outputs())).saturating_mul(self.cubic)
+            }
+            RefreshUnit::Side => cube(shape.side(side)).saturating_mul(self.cubic),
         }
     }
 }
 
 const fn cube(size: usize) -> u64 {
     let size = size as u64;
-    size * size * size
+    size.saturating_mul(size).saturating_mul(size)
 }
 
 /// What a refresh did.
@@ -209,6 +212,13 @@ pub enum MapError {
     },
     /// The damping could not be split.
     Damping(DampingError),
+    /// The largest eigenvalue of `A (x) G + λ I` leaves the range of the numbers: what is divided by it would vanish.
+    Range {
+        /// The largest eigenvalue of `A`.
+        input: f64,
+        /// The largest eigenvalue of `G`.
+        output: f64,
+    },
     /// Finite factors gave an inverse that is not.
     NotFinite {
         /// Which factor.
@@ -255,6 +265,11 @@ impl fmt::Display for MapError {
             Self::Eigh { side, error } => write!(f, "no eigenbasis of the {}: {error}", factor(*side)),
             Self::Damping(error) => error.fmt(f),
             Self::NotFinite { side } => write!(f, "the inverse of the {} is not finite", factor(*side)),
+            Self::Range { input, output } => write!(
+                f,
+                "the largest eigenvalues, {input:e} of the input factor and {output:e} of the gradient factor, have no \
+                 finite product"
+            ),
             Self::Scratch(error) => error.fmt(f),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }

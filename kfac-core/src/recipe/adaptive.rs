@@ -1,12 +1,17 @@
-use crate::damping::adapt::{LevenbergMarquardt, Ratio, Verdict, reduction_ratio};
+use crate::damping::adapt::{LevenbergMarquardt, Progress, Ratio, Verdict, reduction_ratio};
+use crate::error::SettingError;
 use crate::step::{FisherProducts, ModelError, Proposal, QuadraticModel, Slopes, StepBound};
 use kfac_linalg::Scalar;
 
 /// Step size and momentum from the exact quadratic model, damping by Levenberg-Marquardt, and (for noisy batches) a
 /// bound on how far one step moves the outputs.
 ///
-/// Per step: [`propose`](Self::propose), add `α Δ + μ δ₀` to the weights (keep a copy), [`judge`](Self::judge), hand
-/// [`lambda`](Self::lambda) to the preconditioner.
+/// Per step: hand [`lambda`](Self::lambda) to the preconditioner, precondition, [`propose`](Self::propose), add
+/// `α Δ + μ δ₀` to the weights (keep a copy), [`judge`](Self::judge). After a rejected step put the copy back and forget
+/// `δ₀`. With an adaptive bound, call [`next_batch`](Self::next_batch) before the next proposal, with the loss of the new
+/// batch at the copy and at the weights.
+///
+/// All scales are those of the mean loss: the gradient `V` and the Fisher products are means over the same batch.
 ///
 #[cfg_attr(feature = "alloc", doc = "```")]
 #[cfg_attr(not(feature = "alloc"), doc = "```ignore")]
@@ -31,7 +36,7 @@ use kfac_linalg::Scalar;
 /// let net = [LayerShape::dense(2, 3)];
 /// let mut kfac = Preconditioner::on_heap(&net, Eigenbasis::full(), Reproducible)?;
 /// let mut scratch = vec![0.0; kfac.scratch_len()];
-/// let mut recipe = AdaptiveStep::new(LevenbergMarquardt::new(0.1, AdaptationRule::feed_forward())?);
+/// let mut recipe = AdaptiveStep::new(LevenbergMarquardt::new(0.05, AdaptationRule::feed_forward())?);
 /// let (mut w, mut delta, mut previous) = ([0.0; 9], [0.0; 9], [0.0; 9]);
 /// for step in 0..10u32 {
 ///     let (mut v, mut sampled) = ([0.0; 9], [0.0; 12]);
@@ -49,6 +54,7 @@ use kfac_linalg::Scalar;
 ///     }
 ///     let g = OutputGradients::per_case(MatRef::row_major(&sampled, 4, 3)?);
 ///     kfac.observe(4).add(0, &Rows(MatRef::row_major(&x, 4, 2)?), g, &mut scratch)?;
+///     kfac.set_damping(recipe.lambda())?;
 ///     kfac.refresh(&mut scratch)?;
 ///     delta = v;
 ///     kfac.precondition(&mut [LayerGradient::joint(0, MatMut::row_major(&mut delta, 3, 3)?)], &mut scratch)?;
@@ -73,7 +79,6 @@ use kfac_linalg::Scalar;
 ///     if recipe.judge(before, mean_loss(&w)) == Verdict::Rejected {
 ///         (w, previous) = (copy, [0.0; 9]);
 ///     }
-///     kfac.set_damping(recipe.lambda())?;
 /// }
 /// assert!(mean_loss(&w) < 0.2, "{}", mean_loss(&w)); // from ln 3 = 1.1
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -84,11 +89,23 @@ pub struct AdaptiveStep<T> {
     pub damping: LevenbergMarquardt<T>,
     /// Bounds the step; `None` for batches so large that they need none.
     pub bound: Option<StepBound<T>>,
-    /// l2 weight decay `η`, part of the loss.
-    pub l2: T,
+    l2: T,
     /// Which predicted change the reduction ratio is taken of.
     pub predicted_change: PredictedChange,
     predicted: T,
+}
+
+/// What an [`AdaptiveStep`] carries from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaptiveProgress<T> {
+    /// The damping.
+    pub lambda: T,
+    /// Counters of its adaptation.
+    pub damping: Progress,
+    /// `κ` of the bound, if there is one.
+    pub kappa: Option<T>,
+    /// What the last proposal promised, for [`AdaptiveStep::next_batch`].
+    pub predicted: T,
 }
 
 /// Does the damping term count in the predicted change of the loss?
@@ -111,6 +128,43 @@ impl<T: Scalar> AdaptiveStep<T> {
     pub fn with_bound(mut self, bound: StepBound<T>) -> Self {
         self.bound = Some(bound);
         self
+    }
+
+    /// l2 weight decay `η`, part of the loss: the same as the preconditioner's
+    /// [`with_l2`](crate::Preconditioner::with_l2).
+    ///
+    /// # Errors
+    /// [`SettingError`] unless it is finite and not negative.
+    pub fn with_l2(mut self, l2: T) -> Result<Self, SettingError> {
+        SettingError::unless(l2 >= T::ZERO && l2.is_finite(), "l2", l2)?;
+        self.l2 = l2;
+        Ok(self)
+    }
+
+    /// What changes from step to step, to be saved beside the preconditioner's state.
+    pub fn progress(&self) -> AdaptiveProgress<T> {
+        AdaptiveProgress {
+            lambda: self.damping.lambda(),
+            damping: self.damping.progress(),
+            kappa: self.bound.map(|bound| bound.kappa()),
+            predicted: self.predicted,
+        }
+    }
+
+    /// Continues from saved progress, to the bit.
+    ///
+    /// # Errors
+    /// [`SettingError`] where a number is out of the range that this recipe was built with; then nothing is changed.
+    pub fn resume(&mut self, progress: AdaptiveProgress<T>) -> Result<(), SettingError> {
+        let AdaptiveProgress { lambda, damping, kappa, predicted } = progress;
+        let mut resumed = *self;
+        resumed.damping.resume(lambda, damping)?;
+        if let (Some(bound), Some(kappa)) = (&mut resumed.bound, kappa) {
+            bound.resume(kappa)?;
+        }
+        resumed.predicted = predicted;
+        *self = resumed;
+        Ok(())
     }
 
     /// The damping that the preconditioner and the quadratic model should use now.

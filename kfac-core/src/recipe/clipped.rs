@@ -1,8 +1,11 @@
 use crate::report::Preconditioned;
-use crate::step::{KlClip, NegativeProduct};
+use crate::step::{ClipError, KlClip};
 use kfac_linalg::Scalar;
 
-/// A fixed learning rate, shortened by the KL clip, with heavy-ball momentum.
+/// A fixed learning rate, shortened by the KL clip; momentum, if any, is [`heavy_ball`](crate::step::heavy_ball)'s.
+///
+/// Where to start, for a loss of order 1: rate 0.1 to 1, damping 0.01 to 0.1, `κ` 1e-3 to 1e-2 (the clip does not see the
+/// momentum, which lengthens the step up to `1 / (1 - momentum)` times).
 ///
 /// ```
 /// use kfac_core::evidence::{OutputGradients, Rows};
@@ -23,7 +26,7 @@ use kfac_linalg::Scalar;
 /// let (mut memory, mut scratch) = (Memory::<f64, NUMBERS, 1>::new(), [0.0; SCRATCH]);
 /// let mut kfac = Preconditioner::new(NET, Factored, Reproducible, memory.borrow())?;
 /// kfac.set_damping(1e-3)?;
-/// let recipe = ClippedStep { rate: 0.5, momentum: 0.5, clip: KlClip::new(1.0)? };
+/// let recipe = ClippedStep { rate: 0.5, clip: KlClip::new(1.0)? };
 /// let (mut w, mut delta) = ([0.0; 3], [0.0; 3]);
 /// let mut loss = f64::INFINITY;
 /// for step in 0..40u32 {
@@ -49,7 +52,7 @@ use kfac_linalg::Scalar;
 ///     }
 ///     let gradient = LayerGradient::joint(0, MatMut::row_major(&mut u, 1, 3)?);
 ///     let preconditioned = kfac.precondition(&mut [gradient], &mut scratch)?;
-///     heavy_ball(&mut delta, &u, recipe.rate(&preconditioned)?, recipe.momentum)?;
+///     heavy_ball(&mut delta, &u, recipe.rate(&preconditioned)?, 0.5)?;
 ///     for (w, delta) in w.iter_mut().zip(delta) {
 ///         *w += delta;
 ///     }
@@ -61,8 +64,6 @@ use kfac_linalg::Scalar;
 pub struct ClippedStep<T> {
     /// Learning rate.
     pub rate: T,
-    /// Share of the last step that is added to the next, for [`heavy_ball`](crate::step::heavy_ball).
-    pub momentum: T,
     /// The clip.
     pub clip: KlClip<T>,
 }
@@ -71,8 +72,8 @@ impl<T: Scalar> ClippedStep<T> {
     /// `rate ν`: what `U` is multiplied by.
     ///
     /// # Errors
-    /// [`NegativeProduct`]: do not step.
-    pub fn rate(&self, preconditioned: &Preconditioned<T>) -> Result<T, NegativeProduct> {
+    /// A [`ClipError`]: do not step.
+    pub fn rate(&self, preconditioned: &Preconditioned<T>) -> Result<T, ClipError> {
         Ok(self.rate * self.clip.factor(self.rate, preconditioned)?)
     }
 }

@@ -10,5 +10,5 @@
 mod adaptive;
 mod clipped;
 
-pub use adaptive::{AdaptiveStep, PredictedChange};
+pub use adaptive::{AdaptiveProgress, AdaptiveStep, PredictedChange};
 pub use clipped::ClippedStep;

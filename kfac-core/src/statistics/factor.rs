@@ -3,7 +3,7 @@
 use crate::error::{LayerErrorKind, Quantity};
 use crate::evidence::{Inputs, OutputGradients};
 use crate::shape::LayerShape;
-use kfac_linalg::product::{Accumulate, ProductError, syrk, syrk_scratch_len};
+use kfac_linalg::product::{Accumulate, ProductError, sum_terms, syrk, syrk_scratch_len};
 use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
 
 /// What one `add` brings: the rows of a layer's inputs and of the gradients at its output.
@@ -176,10 +176,15 @@ impl<T: Scalar> SquareSum<T> {
 
     /// Adds the squares of one row.
     pub(crate) fn add(&mut self, row: usize, values: &[T]) -> Result<(), LayerErrorKind> {
-        for (column, &value) in values.iter().enumerate() {
-            self.see((row, column), value)?;
-            self.sum += value * value;
+        let squares = sum_terms([values], |[value]| value * value)?;
+        if !squares.is_finite() {
+            // One of the numbers, or only their squares: look at each.
+            for (column, &value) in values.iter().enumerate() {
+                self.see((row, column), value)?;
+            }
         }
+        self.largest = self.largest.maximum(largest_magnitude(values));
+        self.sum += squares;
         Ok(())
     }
 
@@ -223,6 +228,21 @@ impl<T: Scalar> SquareSum<T> {
     }
 }
 
+/// The largest magnitude of finite numbers, 16 of them side by side.
+fn largest_magnitude<T: Scalar>(values: &[T]) -> T {
+    let mut lanes = [T::ZERO; 16];
+    let (blocks, rest) = values.as_chunks::<16>();
+    for block in blocks {
+        for (largest, value) in lanes.iter_mut().zip(block) {
+            *largest = largest.maximum(value.abs());
+        }
+    }
+    for (largest, value) in lanes.iter_mut().zip(rest) {
+        *largest = largest.maximum(value.abs());
+    }
+    lanes.into_iter().fold(T::ZERO, T::maximum)
+}
+
 impl Quantity {
     /// Refuses another shape than the expected one.
     pub(crate) fn expect(self, expected: [usize; 2], found: [usize; 2]) -> Result<(), LayerErrorKind> {
@@ -230,5 +250,59 @@ impl Quantity {
             return Ok(());
         }
         Err(LayerErrorKind::Shape { quantity: self, error: ShapeError { expected, found } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One number after the other, as `SquareSum` is meant.
+    fn naive(rows: &[&[f32]]) -> Result<f64, LayerErrorKind> {
+        let quantity = Quantity::Gradient;
+        let (mut sum, mut largest) = (0.0_f32, 0.0_f32);
+        for (row, values) in rows.iter().enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                if !value.is_finite() {
+                    return Err(LayerErrorKind::NotFinite { quantity, row, column });
+                }
+                largest = largest.max(value.abs());
+                sum += value * value;
+            }
+        }
+        if sum > f32::MAX / 4.0 {
+            return Err(LayerErrorKind::Overflow { quantity, largest: largest.into() });
+        }
+        Ok(sum.into())
+    }
+
+    fn fast(rows: &[&[f32]]) -> Result<f64, LayerErrorKind> {
+        let mut squares = SquareSum::new(Quantity::Gradient);
+        for (row, values) in rows.iter().enumerate() {
+            squares.add(row, values)?;
+        }
+        squares.finish().map(f64::from)
+    }
+
+    #[test]
+    fn a_square_sum_names_the_same_number_as_one_that_looks_at_each() {
+        for len in [1, 15, 16, 17, 40] {
+            let small: [f32; 40] = core::array::from_fn(|i| (i % 7) as f32 - 3.0);
+            let small = &small[..len];
+            let (found, want) = (fast(&[small, small]).unwrap(), naive(&[small, small]).unwrap());
+            assert!((found - want).abs() <= 1e-5 * want, "{len}: {found} {want}");
+            for column in 0..len {
+                for value in [f32::NAN, f32::NEG_INFINITY, -1e30, 1e19] {
+                    let mut spoilt = [0.5_f32; 40];
+                    spoilt[column] = value;
+                    spoilt[len - 1] = if column + 1 == len { value } else { -2e19 };
+                    let spoilt = &spoilt[..len];
+                    for rows in [[small, spoilt], [spoilt, small], [spoilt, spoilt]] {
+                        assert_eq!(fast(&rows), naive(&rows), "{value} at {column} of {len}");
+                    }
+                }
+            }
+        }
+        assert_eq!(fast(&[&[]]), Ok(0.0));
     }
 }

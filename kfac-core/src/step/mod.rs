@@ -4,6 +4,6 @@ mod clip;
 mod momentum;
 mod quadratic;
 
-pub use clip::{KlClip, NegativeProduct};
+pub use clip::{ClipError, KlClip};
 pub use momentum::heavy_ball;
 pub use quadratic::{FisherProducts, ModelError, Proposal, QuadraticModel, Slopes, StepBound};

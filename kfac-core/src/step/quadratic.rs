@@ -207,7 +207,9 @@ impl<T: Scalar> StepBound<T> {
         Ok(Self { kappa, range: [floor, cap], thresholds: [T::ZERO, T::from_f64(0.5)] })
     }
 
-    /// For fresh samples and regression: starts at 0.003, within `[1e-3, 0.03]`.
+    /// For networks with recurrent chains on samples that are fresh at every step, and for regression: starts at 0.003,
+    /// within `[1e-3, 0.03]`. Where samples come back, use [`finite_data`](Self::finite_data): its lower floor is
+    /// needed once the training loss is far below that of new samples.
     pub fn recurrent() -> Self {
         Self {
             kappa: T::from_f64(0.003),

@@ -4,7 +4,7 @@ use super::contender::{Budget, Contender, Family, KfacDefaults, Method};
 use super::contest::{Contest, Goal};
 use super::task::{Net, Task};
 use super::verdict::Bar;
-use super::{ClaimError, ClaimRecord, Progress, Settings};
+use super::{ClaimError, ClaimRecord, Profile, Progress, Settings};
 use crate::data::{Batch, Dataset, Sampled, Source, Targets, curves, digits, mnist};
 use crate::layer::Nonlinearity;
 use crate::model::{Init, autoencoder};
@@ -167,8 +167,11 @@ fn plans(settings: &Settings) -> Result<Vec<Plan>, ClaimError> {
             periods: &[[5, 5]],
             l2: 0.0,
             averaging: Averaging::Off,
-            updates: [300, 2_000],
-            recorded: [0.02, 0.98, 10.0],
+            updates: match settings.profile {
+                Profile::Quick => [150, 500],
+                Profile::Full => [300, 2_000],
+            },
+            recorded: [0.04, 0.95, 10.0],
         });
     }
     Ok(plans)

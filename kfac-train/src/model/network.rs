@@ -241,7 +241,7 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
                 let g = matrix(&self.tapes[index].blocks[block].gradients, shape.outputs());
                 let evidence = layer.evidence(block, &self.tapes[index]);
                 let out = MatMut::row_major(out, shape.outputs(), shape.inputs()).expect("a block's part");
-                add_outer_products(shape, out, scale, (&evidence, g), &mut self.engine);
+                add_outer_products(out, scale, &evidence, g, &mut self.engine);
             }
         }
         Ok(())
@@ -338,24 +338,24 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
 
 /// `out = scale Σ g āᵀ` over the rows of a block, gathered in panels.
 fn add_outer_products<T: Scalar, K: Kernel<T>>(
-    shape: LayerShape,
     mut out: MatMut<'_, T>,
     scale: T,
-    (evidence, g): (&Evidence<'_, T>, MatRef<'_, T>),
+    evidence: &Evidence<'_, T>,
+    g: MatRef<'_, T>,
     engine: &mut Engine<T, K>,
 ) {
     const PANEL: usize = 256;
-    let (n, rows, positions) = (shape.inputs(), g.rows(), evidence.positions());
+    let (n, rows, positions) = (out.cols(), g.rows(), evidence.positions());
     let mut panel = std::mem::take(&mut engine.panel);
     for first in (0..rows).step_by(PANEL) {
         let count = PANEL.min(rows - first);
         resize(&mut panel, count * n);
         for (index, row) in panel.chunks_exact_mut(n).enumerate() {
-            let (features, ones) = row.split_at_mut(shape.features());
+            let (features, ones) = row.split_at_mut(evidence.features());
             evidence.write_row((first + index) / positions, (first + index) % positions, features);
             ones.fill(T::ONE);
         }
-        let g = g.block(first..first + count, 0..shape.outputs()).expect("rows of the batch");
+        let g = g.block(first..first + count, 0..out.rows()).expect("rows of the batch");
         let accumulate = if first == 0 { Accumulate::Replace(scale) } else { Accumulate::Add(scale) };
         engine.product(out.reborrow(), accumulate, g.transposed(), matrix(&panel, n));
     }

@@ -50,8 +50,10 @@ pub struct KfacSettings<T> {
 pub enum StepRule<T> {
     /// Fixed rate with KL clip, at a fixed damping.
     Clipped {
-        /// Rate, momentum, clip.
+        /// Rate and clip.
         step: ClippedStep<T>,
+        /// Share of the last step that is added to the next.
+        momentum: T,
         /// `λ`.
         damping: T,
     },
@@ -75,7 +77,7 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
         let damping = match &mut rule {
             StepRule::Clipped { damping, .. } => *damping,
             StepRule::Adaptive(step) => {
-                step.l2 = l2;
+                *step = step.with_l2(l2)?;
                 step.lambda()
             }
         };
@@ -159,9 +161,9 @@ impl<T: Scalar, K: Kernel<T> + 'static> Optimizer<T, K> for Kfac<T, K> {
 
         let mut report = StepReport { loss: loss.to_f64(), lambda: None, rejected: false };
         match &mut self.rule {
-            StepRule::Clipped { step, damping } => {
+            StepRule::Clipped { step, momentum, damping } => {
                 let rate = step.rate(&preconditioned)?;
-                heavy_ball(&mut self.previous, &self.direction, rate, step.momentum).expect("one length");
+                heavy_ball(&mut self.previous, &self.direction, rate, *momentum).expect("one length");
                 for (weight, &delta) in weights.iter_mut().zip(&self.previous) {
                     *weight += delta;
                 }

@@ -17,7 +17,7 @@ use crate::model::{Network, NetworkError};
 use kfac_core::LayerError;
 use kfac_core::error::{LayerErrorKind, Quantity, SettingError};
 use kfac_core::memory::StorageError;
-use kfac_core::step::{ModelError, NegativeProduct};
+use kfac_core::step::{ClipError, ModelError};
 use kfac_linalg::product::dot;
 use kfac_linalg::{Kernel, Scalar};
 use std::fmt;
@@ -57,8 +57,8 @@ pub enum StepError {
     Layer(LayerError),
     /// The quadratic model has no minimum.
     Model(ModelError),
-    /// The preconditioned gradient does not point along the gradient.
-    NegativeProduct(NegativeProduct),
+    /// The step cannot be clipped: the preconditioned gradient does not point along the gradient, say.
+    Clip(ClipError),
     /// A setting is out of its range.
     Setting(SettingError),
     /// The preconditioner cannot be built.
@@ -73,7 +73,7 @@ impl fmt::Display for StepError {
             Self::Network(error) => error.fmt(f),
             Self::Layer(error) => error.fmt(f),
             Self::Model(error) => error.fmt(f),
-            Self::NegativeProduct(error) => error.fmt(f),
+            Self::Clip(error) => error.fmt(f),
             Self::Setting(error) => error.fmt(f),
             Self::Storage(error) => error.fmt(f),
             Self::LossNotFinite => f.write_str("the loss is not finite"),
@@ -101,9 +101,9 @@ impl From<ModelError> for StepError {
     }
 }
 
-impl From<NegativeProduct> for StepError {
-    fn from(error: NegativeProduct) -> Self {
-        Self::NegativeProduct(error)
+impl From<ClipError> for StepError {
+    fn from(error: ClipError) -> Self {
+        Self::Clip(error)
     }
 }
 

@@ -142,7 +142,7 @@ impl<T: Scalar> Training<T> {
         Ok(Self {
             numbers: Numbers(1),
             recipe: AdaptiveStep::new(damping).with_bound(StepBound::recurrent()),
-            clipped: ClippedStep { rate: T::from_f64(0.3), momentum: T::from_f64(0.9), clip },
+            clipped: ClippedStep { rate: T::from_f64(0.3), clip },
             previous: [T::ZERO; WEIGHTS],
             momentum: [T::ZERO; WEIGHTS],
             hash: Hash::new(),
@@ -173,7 +173,7 @@ impl<T: Scalar> Training<T> {
         self.hash.numbers(&u);
         self.hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares]);
         let rate = self.clipped.rate(&preconditioned)?;
-        heavy_ball(&mut self.momentum, &u, rate, self.clipped.momentum)?;
+        heavy_ball(&mut self.momentum, &u, rate, T::from_f64(0.9))?;
         self.hash.numbers(&self.momentum);
 
         let delta = u.map(|u| -u);
