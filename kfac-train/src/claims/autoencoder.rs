@@ -171,7 +171,7 @@ fn plans(settings: &Settings) -> Result<Vec<Plan>, ClaimError> {
                 Profile::Quick => [150, 500],
                 Profile::Full => [300, 2_000],
             },
-            recorded: [0.04, 0.95, 10.0],
+            recorded: [0.02, 0.9, 3.0],
         });
     }
     Ok(plans)
