@@ -30,6 +30,38 @@ impl Convolution {
         }
     }
 
+    /// `out = bias + Σ patches(images) Wᵀ` over the terms `(images, W)`, a panel of patches at a time. Terms without
+    /// images add nothing.
+    fn slide<T: Scalar, K: Kernel<T>>(
+        &self,
+        bias: &[T],
+        terms: &[(&[T], &[T])],
+        out: &mut [T],
+        engine: &mut Engine<T, K>,
+    ) {
+        let [shape] = self.shape;
+        let (m, width) = (shape.outputs(), self.window.patch_len());
+        let rows = out.len() / m;
+        let (mut panel, mut s) =
+            (std::mem::take(&mut engine.panel), std::mem::take(&mut engine.panel_product));
+        for first in (0..rows).step_by(Self::PANEL) {
+            let count = Self::PANEL.min(rows - first);
+            resize(&mut panel, count * width);
+            resize(&mut s, count * m);
+            fill_with_bias(bias, shape, s.chunks_exact_mut(m));
+            for &(images, block) in terms.iter().filter(|(images, _)| !images.is_empty()) {
+                self.gather(images, first, &mut panel);
+                engine.add_product(
+                    MatMut::row_major(&mut s, count, m).expect("sized above"),
+                    matrix(&panel, width),
+                    weight_matrix(block, shape).transposed(),
+                );
+            }
+            self.scatter_channels(&s, first, out);
+        }
+        (engine.panel, engine.panel_product) = (panel, s);
+    }
+
     /// `rows` of `(case, location) x channel`, starting at row `first`, to `out` in channel, location order.
     fn scatter_channels<T: Scalar>(&self, rows: &[T], first: usize, out: &mut [T]) {
         let (locations, channels) = (self.window.locations(), self.shape[0].outputs());
@@ -60,26 +92,10 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Convolution {
         let block = &mut tape.blocks[0];
         block.inputs.clear();
         block.inputs.extend_from_slice(input);
-        let (m, width) = (shape.outputs(), self.window.patch_len());
+        let m = shape.outputs();
         let rows = input.len() / self.window.image_len() * self.window.locations();
         resize(&mut tape.output, rows * m);
-        let filters = weight_matrix(weights, shape).transposed();
-        for first in (0..rows).step_by(Self::PANEL) {
-            let count = Self::PANEL.min(rows - first);
-            let (mut panel, mut s) =
-                (std::mem::take(&mut engine.panel), std::mem::take(&mut engine.panel_product));
-            resize(&mut panel, count * width);
-            resize(&mut s, count * m);
-            self.gather(input, first, &mut panel);
-            fill_with_bias(weights, shape, s.chunks_exact_mut(m));
-            engine.add_product(
-                MatMut::row_major(&mut s, count, m).expect("sized above"),
-                matrix(&panel, width),
-                filters,
-            );
-            self.scatter_channels(&s, first, &mut tape.output);
-            (engine.panel, engine.panel_product) = (panel, s);
-        }
+        self.slide(weights, &[(input, weights)], &mut tape.output, engine);
     }
 
     fn backward(
@@ -128,29 +144,12 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Convolution {
         engine: &mut Engine<T, K>,
     ) {
         let [shape] = self.shape;
-        let (m, width) = (shape.outputs(), self.window.patch_len());
+        let m = shape.outputs();
         let images = &tape.blocks[0].inputs;
         let rows = images.len() / self.window.image_len() * self.window.locations();
         resize(&mut tape.output_tangent, rows * m);
-        for first in (0..rows).step_by(Self::PANEL) {
-            let count = Self::PANEL.min(rows - first);
-            let (mut panel, mut s) =
-                (std::mem::take(&mut engine.panel), std::mem::take(&mut engine.panel_product));
-            resize(&mut panel, count * width);
-            resize(&mut s, count * m);
-            fill_with_bias(moving.direction, shape, s.chunks_exact_mut(m));
-            let terms = [(images.as_slice(), moving.direction), (input_tangent, moving.weights)];
-            for (images, block) in terms.into_iter().filter(|(images, _)| !images.is_empty()) {
-                self.gather(images, first, &mut panel);
-                engine.add_product(
-                    MatMut::row_major(&mut s, count, m).expect("sized above"),
-                    matrix(&panel, width),
-                    weight_matrix(block, shape).transposed(),
-                );
-            }
-            self.scatter_channels(&s, first, &mut tape.output_tangent);
-            (engine.panel, engine.panel_product) = (panel, s);
-        }
+        let terms = [(images.as_slice(), moving.direction), (input_tangent, moving.weights)];
+        self.slide(moving.direction, &terms, &mut tape.output_tangent, engine);
     }
 
     fn evidence<'t>(&self, block: usize, tape: &'t LayerTape<T>) -> Evidence<'t, T> {
