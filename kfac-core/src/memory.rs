@@ -91,7 +91,7 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
 /// One panel of rows, and what adding its second moment takes.
 pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
     let side = shape.largest_side();
-    side.saturating_mul(K::PANEL_ROWS).saturating_add(product::syrk_scratch_len::<T, K>(side, K::PANEL_ROWS))
+    side.saturating_mul(K::PANEL_ROWS).saturating_add(product::syrk_scratch_len::<T>(side, K::PANEL_ROWS))
 }
 
 /// The matrix that is preconditioned, one row to compare it with, and what the map takes.
@@ -107,9 +107,9 @@ const fn workspace_len<T: Scalar, K: Kernel<T>>(workspace: Workspace, shape: Lay
         return usize::MAX; // The routines' own lengths, a few squares, would not fit.
     }
     let routine = match workspace.routine {
-        Routine::Products => product::gemm_scratch_len::<T, K>(largest, largest, largest),
-        Routine::Inverse => cholesky::inverse_scratch_len::<T, K>(largest),
-        Routine::Jacobi => eigh::jacobi::scratch_len::<T, K>(largest),
+        Routine::Products => product::gemm_scratch_len::<T>(largest, largest, largest),
+        Routine::Inverse => cholesky::inverse_scratch_len::<T>(largest),
+        Routine::Jacobi => eigh::jacobi::scratch_len::<T>(largest),
     };
     let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
     let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));

@@ -1,11 +1,11 @@
-//! Kernels: the arithmetic of a product, as a type.
+//! Kernels: the arithmetic of an operation, as a type.
 
-use crate::arch;
-use crate::product::Accumulate;
+use crate::arch::InstructionSet;
+use crate::arch::product::Product;
+use crate::arch::simd::Task;
 use crate::scalar::Scalar;
-use crate::view::{MatMut, MatRef};
 
-/// How products are computed: [`Reproducible`] or [`Fast`] (sealed).
+/// How operations are computed: [`Reproducible`], [`ReproducibleOn`] or [`Fast`] (sealed).
 ///
 /// A type rather than a setting, so that firmware links the one it names.
 pub trait Kernel<T: Scalar>: sealed::Sealed + Copy + Send + Sync {
@@ -14,81 +14,96 @@ pub trait Kernel<T: Scalar>: sealed::Sealed + Copy + Send + Sync {
     /// Frozen for [`Reproducible`]: how many rows enter one [`syrk`](crate::product::syrk) decides the bits.
     const PANEL_ROWS: usize;
 
-    /// Scratch of one product, in elements.
-    const PACK_LEN: usize;
-
-    /// `C = scale A B` or `C += scale A B`; shapes and scratch have been checked.
+    /// Runs a task on the widest registers that the kernel may use.
     #[doc(hidden)]
-    fn product(
-        self,
-        c: MatMut<'_, T>,
-        accumulate: Accumulate<T>,
-        a: MatRef<'_, T>,
-        b: MatRef<'_, T>,
-        scratch: &mut [T],
-    );
+    fn run<W: Task<T>>(self, task: W) -> W::Output;
+
+    /// Forms a product, shapes and scratch checked.
+    #[doc(hidden)]
+    #[inline]
+    fn product(self, product: Product<'_, T>) {
+        self.run(product);
+    }
 }
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Reproducible {}
+    impl Sealed for super::ReproducibleOn {}
     impl Sealed for super::Fast {}
 }
 
-/// The same bits on every target: unfused multiply-adds, one fixed chain per element.
+/// The same bits on every target: multiply-adds rounded twice, one fixed chain per element of a product.
+///
+/// Runs on the widest registers of the processor, which move no bit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reproducible;
 
 impl<T: Scalar> Kernel<T> for Reproducible {
     const PANEL_ROWS: usize = 16;
-    const PACK_LEN: usize = 0;
 
-    fn product(
-        self,
-        c: MatMut<'_, T>,
-        accumulate: Accumulate<T>,
-        a: MatRef<'_, T>,
-        b: MatRef<'_, T>,
-        _: &mut [T],
-    ) {
-        arch::portable::product(c, accumulate, a, b);
+    #[inline]
+    fn run<W: Task<T>>(self, task: W) -> W::Output {
+        InstructionSet::detect().run_unfused(task)
     }
 }
 
-/// The fastest kernel of this machine. Results differ between machines in the last bits.
+/// [`Reproducible`] on a set of instructions of the caller's choice: the same bits at another speed.
+#[derive(Clone, Copy, Debug)]
+pub struct ReproducibleOn(pub InstructionSet);
+
+impl<T: Scalar> Kernel<T> for ReproducibleOn {
+    const PANEL_ROWS: usize = <Reproducible as Kernel<T>>::PANEL_ROWS;
+
+    #[inline]
+    fn run<W: Task<T>>(self, task: W) -> W::Output {
+        self.0.run_unfused(task)
+    }
+}
+
+/// The fastest kernel of this machine: multiply-adds are fused where the processor has them.
 ///
-/// A value rather than a name: only [`detect`](Self::detect) makes one, after asking the processor.
+/// Products have the same bits on every processor that does; other results differ between machines in the last bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Fast {
-    _detected: (),
+    instructions: InstructionSet,
 }
 
 impl Fast {
     /// Asks the processor what it can do.
-    ///
-    /// With the `matrixmultiply` feature that crate does the asking, in every call; without it the portable
-    /// kernel serves, and there is nothing to ask.
     #[must_use]
     pub fn detect() -> Self {
-        Self { _detected: () }
+        Self::on(InstructionSet::detect())
+    }
+
+    /// On a set of instructions of the caller's choice.
+    #[must_use]
+    pub fn on(instructions: InstructionSet) -> Self {
+        Self { instructions }
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn instructions(self) -> InstructionSet {
+        self.instructions
     }
 }
 
 impl<T: Scalar> Kernel<T> for Fast {
     const PANEL_ROWS: usize = 128;
-    const PACK_LEN: usize = 0;
 
-    fn product(
-        self,
-        c: MatMut<'_, T>,
-        accumulate: Accumulate<T>,
-        a: MatRef<'_, T>,
-        b: MatRef<'_, T>,
-        _: &mut [T],
-    ) {
-        #[cfg(feature = "matrixmultiply")]
-        arch::matrixmultiply::product(c, accumulate, a, b);
-        #[cfg(not(feature = "matrixmultiply"))]
-        arch::portable::product(c, accumulate, a, b);
+    #[inline]
+    fn run<W: Task<T>>(self, task: W) -> W::Output {
+        self.instructions.run(task)
+    }
+
+    #[cfg(feature = "matrixmultiply")]
+    #[inline]
+    fn product(self, product: Product<'_, T>) {
+        if self.instructions.is_fused() {
+            self.run(product);
+        } else {
+            crate::arch::matrixmultiply::product(product);
+        }
     }
 }

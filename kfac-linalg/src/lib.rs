@@ -25,8 +25,8 @@
 //! Under [`Reproducible`] the bits of a result depend on the operands alone, not on the target, on its
 //! register width or on the view they came through. Frozen for it, and part of the crate's version:
 //!
-//! - an element of a product: [`PRODUCT_BLOCK`](product::PRODUCT_BLOCK) terms at a time, one chain of unfused
-//!   multiply-adds each ([`gemm`](product::gemm));
+//! - an element of a product: [`chain_len`](product::chain_len) terms at a time, one chain of multiply-adds rounded
+//!   twice each ([`gemm`](product::gemm));
 //! - the sixteen partial sums of [`dot`](product::dot) and the tree that joins them;
 //! - the block sizes of [`cholesky`], the order of rotations in [`eigh::jacobi`];
 //! - square roots (correctly rounded everywhere) and the transcendental functions of [`Scalar`].
@@ -41,7 +41,7 @@
 //! use kfac_linalg::{cholesky, product, MatMut, MatRef, Reproducible};
 //!
 //! let rows = [1.0_f64, 2.0, 0.5, -1.0, 3.0, 1.0]; // three observations of two numbers
-//! let mut scratch = [0.0; cholesky::inverse_scratch_len::<f64, Reproducible>(2)];
+//! let mut scratch = [0.0; cholesky::inverse_scratch_len::<f64>(2)];
 //! let mut a = [0.0; 4];
 //!
 //! let x = MatRef::row_major(&rows, 3, 2)?;
@@ -71,8 +71,9 @@ pub mod product;
 mod scalar;
 mod view;
 
+pub use arch::InstructionSet;
 pub use error::{ScratchError, ShapeError};
-pub use kernel::{Fast, Kernel, Reproducible};
+pub use kernel::{Fast, Kernel, Reproducible, ReproducibleOn};
 pub use packed::{PackedMut, PackedRef, packed_len};
 pub use scalar::Scalar;
 pub use view::{MatMut, MatRef};

@@ -37,6 +37,12 @@ impl Layout {
     /// `(i, j)` and `(i + u, j - v)` do when `u row_stride = v col_stride`. With `g` the common divisor of the
     /// strides, the smallest such step is `u = col_stride / g`, `v = row_stride / g`.
     fn overlaps_itself(&self) -> bool {
+        let beside = self.col_stride == 1 && self.row_stride >= self.cols;
+        let below = self.row_stride == 1 && self.col_stride >= self.rows;
+        // The common layouts, without divisions.
+        if beside || below {
+            return false;
+        }
         match common_divisor(self.row_stride, self.col_stride) {
             0 => self.rows > 1 && self.cols > 0 || self.cols > 1 && self.rows > 0,
             g => self.col_stride / g < self.rows && self.row_stride / g < self.cols,

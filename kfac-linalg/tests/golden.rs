@@ -73,7 +73,7 @@ impl Case {
         let unit = n as f64 * T::EPSILON.to_f64();
         let a: Vec<T> = rounded(&self.a);
         let (mut q, mut d) = (vec![T::ZERO; n * n], vec![T::ZERO; n]);
-        let scratch = &mut vec![T::ZERO; jacobi::scratch_len::<T, K>(n)];
+        let scratch = &mut vec![T::ZERO; jacobi::scratch_len::<T>(n)];
         for start in ["cold", "warm"] {
             let name = format!("{}, {start}", self.name);
             let (a, view) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());

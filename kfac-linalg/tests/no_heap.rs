@@ -42,19 +42,18 @@ fn assert_no_allocation(name: &str, body: impl FnOnce()) {
 }
 
 fn no_routine_allocates<T: Scalar>() {
-    type K = Reproducible;
     let (n, k, columns) = (150, 300, 20);
     let x: Vec<T> = random(k * n, 1);
     let definite: Vec<T> = rounded(&positive_definite(n, 2));
     let (mut a, mut q, mut d) = (definite.clone(), vec![T::ZERO; n * n], vec![T::ZERO; n]);
     let (mut b, mut packed) = (vec![T::ONE; n * columns], vec![T::ZERO; packed_len(n)]);
     let longest = [
-        product::gemm_scratch_len::<T, K>(n, n, k),
-        product::syrk_scratch_len::<T, K>(n, k),
-        cholesky::factor_scratch_len::<T, K>(n),
-        cholesky::solve_scratch_len::<T, K>(n, columns),
-        cholesky::inverse_scratch_len::<T, K>(n),
-        jacobi::scratch_len::<T, K>(n),
+        product::gemm_scratch_len::<T>(n, n, k),
+        product::syrk_scratch_len::<T>(n, k),
+        cholesky::factor_scratch_len::<T>(n),
+        cholesky::solve_scratch_len::<T>(n, columns),
+        cholesky::inverse_scratch_len::<T>(n),
+        jacobi::scratch_len::<T>(n),
     ];
     let scratch = &mut vec![T::ZERO; longest.into_iter().max().unwrap()];
     let x = MatRef::row_major(&x, k, n).unwrap();

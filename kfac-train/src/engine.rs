@@ -43,7 +43,7 @@ impl<T: Scalar, K: Kernel<T>> Engine<T, K> {
         a: MatRef<'_, T>,
         b: MatRef<'_, T>,
     ) {
-        let needed = gemm_scratch_len::<T, K>(a.rows(), b.cols(), a.cols());
+        let needed = gemm_scratch_len::<T>(a.rows(), b.cols(), a.cols());
         if self.scratch.len() < needed {
             self.scratch.resize(needed, T::ZERO);
         }

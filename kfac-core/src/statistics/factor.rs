@@ -133,7 +133,7 @@ struct Panel<'a, T, K> {
 impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
     fn new(kernel: K, sum: PackedMut<'a, T>, scale: T, scratch: &'a mut [T]) -> Result<Self, ProductError> {
         let len = K::PANEL_ROWS * sum.n();
-        let needed = len + syrk_scratch_len::<T, K>(sum.n(), K::PANEL_ROWS);
+        let needed = len + syrk_scratch_len::<T>(sum.n(), K::PANEL_ROWS);
         let found = scratch.len();
         let (rows, scratch) = scratch
             .split_at_mut_checked(len)

@@ -1,6 +1,6 @@
 //! [`Fast`](crate::Fast) on the `matrixmultiply` crate.
-#![allow(unsafe_code)]
 
+use super::product::{Product, Wanted};
 use crate::product::Accumulate;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
@@ -51,13 +51,49 @@ fn stride(stride: usize, neighbours: usize) -> isize {
     if neighbours > 1 { stride as isize } else { 1 }
 }
 
-/// `C = scale A B` or `C += scale A B`; shapes have been checked.
-pub(crate) fn product<T: Scalar>(
-    mut c: MatMut<'_, T>,
-    accumulate: Accumulate<T>,
-    a: MatRef<'_, T>,
-    b: MatRef<'_, T>,
-) {
+/// Columns of a block on the diagonal. What is not wanted of it is computed and thrown away, so blocks are no larger
+/// than a product needs to run at speed.
+const DIAGONAL: usize = 32;
+
+/// Forms the product. Blocks on the diagonal of a triangle go by way of the stack.
+pub(crate) fn product<T: Scalar>(product: Product<'_, T>) {
+    let Product { c, store, a, b, wanted, .. } = product;
+    match wanted {
+        Wanted::All => rectangle(c, store, a, b),
+        Wanted::Lower => lower(c, store, a, b),
+        Wanted::Upper => lower(c.transposed(), store, b.transposed(), a.transposed()),
+    }
+}
+
+fn lower<T: Scalar>(mut c: MatMut<'_, T>, store: Accumulate<T>, a: MatRef<'_, T>, b: MatRef<'_, T>) {
+    let (n, k) = (c.rows(), a.cols());
+    for start in (0..n).step_by(DIAGONAL) {
+        let rows = start..n.min(start + DIAGONAL);
+        // Blocks of checked shapes exist; the pattern says so without a panic.
+        let (Ok(mine), Ok(before), Ok(theirs)) =
+            (a.block(rows.clone(), 0..k), b.block(0..k, 0..start), b.block(0..k, rows.clone()))
+        else {
+            return;
+        };
+        if let Ok(left) = c.reborrow().block(rows.clone(), 0..start) {
+            rectangle(left, store, mine, before);
+        }
+        let mut square = [T::ZERO; DIAGONAL * DIAGONAL];
+        let Ok(sums) = MatMut::row_major(&mut square, rows.len(), rows.len()) else { return };
+        rectangle(sums, Accumulate::Replace(T::ONE), mine, theirs);
+        for (row, sums) in rows.clone().zip(square.chunks(rows.len())) {
+            for (col, &sum) in (start..=row).zip(sums) {
+                let element = match store {
+                    Accumulate::Replace(scale) => scale * sum,
+                    Accumulate::Add(scale) => c.at(row, col) + scale * sum,
+                };
+                c.set(row, col, element);
+            }
+        }
+    }
+}
+
+fn rectangle<T: Scalar>(mut c: MatMut<'_, T>, accumulate: Accumulate<T>, a: MatRef<'_, T>, b: MatRef<'_, T>) {
     let ([m, n], k) = (c.shape(), a.cols());
     assert!(a.shape() == [m, k] && b.shape() == [k, n], "gemm and syrk check shapes first");
     let (scale, keep) = match accumulate {

@@ -9,9 +9,9 @@ use crate::scalar::Scalar;
 use crate::view::MatMut;
 
 /// Scratch, in elements, that [`factor`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
-pub const fn factor_scratch_len<T: Scalar, K: Kernel<T>>(n: usize) -> usize {
+pub const fn factor_scratch_len<T: Scalar>(n: usize) -> usize {
     let block = largest_block(n);
-    2 * padded_len(block) + block * (n - block) + syrk_scratch_len::<T, K>(n, block)
+    2 * padded_len(block) + block * (n - block) + syrk_scratch_len::<T>(n, block)
 }
 
 /// `A = L Lᵀ` in place: reads the lower triangle of `a`, leaves `L` in it.
@@ -35,7 +35,7 @@ pub fn factor<T: Scalar, K: Kernel<T>>(
 ) -> Result<(), CholeskyError> {
     let n = a.rows();
     ShapeError::check([n, n], a.shape())?;
-    ScratchError::check(factor_scratch_len::<T, K>(n), scratch.len())?;
+    ScratchError::check(factor_scratch_len::<T>(n), scratch.len())?;
     for start in (0..n).step_by(block_len(n)) {
         let end = n.min(start + block_len(n));
         let (block, below) = (end - start, n - end);

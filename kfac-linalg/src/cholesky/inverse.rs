@@ -34,9 +34,9 @@ pub struct Outcome {
 }
 
 /// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
-pub const fn inverse_scratch_len<T: Scalar, K: Kernel<T>>(n: usize) -> usize {
+pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
     let block = largest_block(n);
-    2 * padded_len(block) + block * n + syrk_scratch_len::<T, K>(n, block)
+    2 * padded_len(block) + block * n + syrk_scratch_len::<T>(n, block)
 }
 
 /// `A <- A⁻¹` in place: reads the lower triangle of `a`, leaves the full inverse, symmetric to the bit.
@@ -57,7 +57,7 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
 ) -> Result<Outcome, CholeskyError> {
     let n = a.rows();
     ShapeError::check([n, n], a.shape())?;
-    ScratchError::check(inverse_scratch_len::<T, K>(n), scratch.len())?;
+    ScratchError::check(inverse_scratch_len::<T>(n), scratch.len())?;
     let (one, minus) = (Accumulate::Replace(T::ONE), Accumulate::Add(-T::ONE));
     let mut log_determinant = 0.0;
     for start in (0..n).step_by(block_len(n)) {

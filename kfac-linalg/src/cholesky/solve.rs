@@ -3,13 +3,13 @@
 use super::{CholeskyError, block_len, largest_block};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
-use crate::product::{Accumulate, gemm};
+use crate::product::{Accumulate, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
 /// Scratch, in elements, that [`solve`] needs for an `n x n` factor and `columns` right-hand sides.
-pub const fn solve_scratch_len<T: Scalar, K: Kernel<T>>(n: usize, columns: usize) -> usize {
-    largest_block(n) * columns + K::PACK_LEN
+pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
+    largest_block(n) * columns + gemm_scratch_len::<T>(n, columns, largest_block(n))
 }
 
 /// `L Lᵀ X = B`, `X` in place of `B`: forward through `L`, then backward through `Lᵀ`.
@@ -30,7 +30,7 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     let (n, columns) = (l.rows(), b.cols());
     ShapeError::check([n, n], l.shape())?;
     ShapeError::check([n, columns], b.shape())?;
-    ScratchError::check(solve_scratch_len::<T, K>(n, columns), scratch.len())?;
+    ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
     for i in 0..n {
         let pivot = l.at(i, i);
         if !(pivot > T::ZERO && pivot.is_finite()) {

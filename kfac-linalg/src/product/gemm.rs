@@ -1,23 +1,27 @@
 //! General matrix product.
 
 use super::{Accumulate, ProductError};
+use crate::arch::product::{Packing, Product, Wanted, scratch_len};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
 /// Scratch, in elements, that [`gemm`] needs for an `m x n` result and `k` terms per element.
-pub const fn gemm_scratch_len<T: Scalar, K: Kernel<T>>(m: usize, n: usize, k: usize) -> usize {
-    if m == 0 || n == 0 || k == 0 { 0 } else { K::PACK_LEN }
+pub const fn gemm_scratch_len<T: Scalar>(m: usize, n: usize, k: usize) -> usize {
+    scratch_len::<T>(m, n, k)
 }
 
 /// `C = scale A B` or `C += scale A B`.
 ///
-/// Under [`Reproducible`](crate::Reproducible) an element of `C` depends on its row of `A`, its column of `B` and
-/// nothing else. The terms are cut into blocks of [`PRODUCT_BLOCK`](super::PRODUCT_BLOCK), the last one shorter.
-/// In each block, `acc = acc + a b` from zero, in order, unfused; then `c = scale acc` (the first block of
-/// [`Replace`](Accumulate::Replace)) or `c = c + scale acc`. Without terms, `Replace` writes zero and `Add`
-/// leaves `C` as it was.
+/// An element of `C` depends on its row of `A`, its column of `B` and nothing else, to the bit: not on the shape of
+/// the others, on strides, on the register width. The terms are cut into blocks of
+/// [`chain_len`](super::chain_len), the last one shorter. In each block, `acc = acc + a b` from zero, in order; then
+/// `c = scale acc` (the first block of [`Replace`](Accumulate::Replace)) or `c = c + scale acc`. Without terms,
+/// `Replace` writes zero and `Add` leaves `C` as it was.
+///
+/// `x + y z` is rounded twice under [`Reproducible`](crate::Reproducible), so these bits are those of every target;
+/// once under [`Fast`](crate::Fast), where the processor can.
 ///
 /// # Shapes
 /// `c`: `m x n`, `a`: `m x k`, `b`: `k x n`, any strides; a transposed operand is a transposed view.
@@ -35,7 +39,8 @@ pub fn gemm<T: Scalar, K: Kernel<T>>(
 ) -> Result<(), ProductError> {
     ShapeError::check([a.cols(), b.cols()], b.shape())?;
     ShapeError::check([a.rows(), b.cols()], c.shape())?;
-    ScratchError::check(gemm_scratch_len::<T, K>(c.rows(), c.cols(), a.cols()), scratch.len())?;
-    kernel.product(c, accumulate, a, b, scratch);
+    ScratchError::check(gemm_scratch_len::<T>(c.rows(), c.cols(), a.cols()), scratch.len())?;
+    let (wanted, packing) = (Wanted::All, Packing::Measured);
+    kernel.product(Product { c, store: accumulate, a, b, wanted, packing, scratch });
     Ok(())
 }

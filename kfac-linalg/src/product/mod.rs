@@ -15,8 +15,11 @@ use crate::error::{ScratchError, ShapeError};
 use crate::scalar::Scalar;
 use core::fmt;
 
-/// Terms of one chain of multiply-adds in an element of a product: frozen, see [`gemm`].
-pub const PRODUCT_BLOCK: usize = 256;
+/// Terms of one chain of multiply-adds in an element of a product of `k` terms: `k` in the fewest blocks of at most
+/// 512, evenly. Frozen, see [`gemm`].
+pub const fn chain_len(k: usize) -> usize {
+    crate::arch::product::block_len(k)
+}
 
 /// What becomes of the result matrix, and the number that scales the product.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +35,6 @@ impl<T: Scalar> Accumulate<T> {
     pub(crate) fn next(self) -> Self {
         match self {
             Self::Replace(scale) | Self::Add(scale) => Self::Add(scale),
-        }
-    }
-
-    /// `c = scale sum` or `c += scale sum`, one by one.
-    #[inline(always)]
-    pub(crate) fn join<'c>(self, c: impl Iterator<Item = &'c mut T>, sums: &[T]) {
-        match self {
-            Self::Replace(scale) => c.zip(sums).for_each(|(c, &sum)| *c = scale * sum),
-            Self::Add(scale) => c.zip(sums).for_each(|(c, &sum)| *c += scale * sum),
         }
     }
 }

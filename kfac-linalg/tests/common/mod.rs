@@ -161,7 +161,7 @@ impl<K> With<K> {
     ) where
         K: Kernel<T>,
     {
-        let len = product::gemm_scratch_len::<T, K>(c.rows(), c.cols(), a.cols());
+        let len = product::gemm_scratch_len::<T>(c.rows(), c.cols(), a.cols());
         product::gemm(self.0, c, accumulate, a, b, &mut Self::scratch(len)).unwrap();
     }
 
@@ -170,7 +170,7 @@ impl<K> With<K> {
     where
         K: Kernel<T>,
     {
-        let scratch = &mut Self::scratch(cholesky::factor_scratch_len::<T, K>(n));
+        let scratch = &mut Self::scratch(cholesky::factor_scratch_len::<T>(n));
         cholesky::factor(self.0, MatMut::row_major(a, n, n).unwrap(), scratch)
     }
 
@@ -179,7 +179,7 @@ impl<K> With<K> {
     where
         K: Kernel<T>,
     {
-        let scratch = &mut Self::scratch(cholesky::solve_scratch_len::<T, K>(n, columns));
+        let scratch = &mut Self::scratch(cholesky::solve_scratch_len::<T>(n, columns));
         let (l, b) = (MatRef::row_major(l, n, n).unwrap(), MatMut::row_major(b, n, columns).unwrap());
         cholesky::solve(self.0, l, b, scratch).unwrap();
     }
@@ -193,7 +193,7 @@ impl<K> With<K> {
     where
         K: Kernel<T>,
     {
-        let scratch = &mut Self::scratch(cholesky::inverse_scratch_len::<T, K>(n));
+        let scratch = &mut Self::scratch(cholesky::inverse_scratch_len::<T>(n));
         cholesky::inverse(self.0, MatMut::row_major(a, n, n).unwrap(), scratch)
     }
 }

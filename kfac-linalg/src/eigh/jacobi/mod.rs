@@ -19,6 +19,7 @@ pub use warm::warm;
 
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::product::gemm_scratch_len;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use sweep::Tournament;
@@ -59,9 +60,9 @@ pub struct Outcome {
 }
 
 /// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares and a few rows.
-pub const fn scratch_len<T: Scalar, K: Kernel<T>>(n: usize) -> usize {
+pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
     let even = n.next_multiple_of(2);
-    even * even + n * n + 3 * even + K::PACK_LEN
+    even * even + n * n + 3 * even + gemm_scratch_len::<T>(n, n, n)
 }
 
 /// `A = Q diag(d) Qᵀ`, starting from the identity.
@@ -84,7 +85,7 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     budget: Budget,
     scratch: &mut [T],
 ) -> Result<Outcome, EighError> {
-    check::<T, K>(&a, &q, d, scratch.len())?;
+    check(&a, &q, d, scratch.len())?;
     let scale = Scale::of(&a)?;
     let mut tournament = Tournament::new(scratch, a.rows());
     tournament.vectors_mut()?.fill(T::ZERO);
@@ -96,17 +97,12 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
 }
 
 /// Shapes and scratch of [`cold`] and [`warm`].
-fn check<T: Scalar, K: Kernel<T>>(
-    a: &MatRef<'_, T>,
-    q: &MatMut<'_, T>,
-    d: &[T],
-    scratch: usize,
-) -> Result<(), EighError> {
+fn check<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T], scratch: usize) -> Result<(), EighError> {
     let n = a.rows();
     ShapeError::check([n, n], a.shape())?;
     ShapeError::check([n, n], q.shape())?;
     ShapeError::check([n, 1], [d.len(), 1])?;
-    ScratchError::check(scratch_len::<T, K>(n), scratch)?;
+    ScratchError::check(scratch_len::<T>(n), scratch)?;
     Ok(())
 }
 

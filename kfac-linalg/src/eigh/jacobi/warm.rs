@@ -3,7 +3,7 @@
 use super::sweep::Tournament;
 use super::{Budget, EighError, Outcome, Scale, check, finish};
 use crate::kernel::Kernel;
-use crate::product::{Accumulate, gemm};
+use crate::product::{Accumulate, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
@@ -33,14 +33,14 @@ pub fn warm<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<Outcome, EighError> {
     let n = a.rows();
-    check::<T, K>(&a, &q, d, scratch.len())?;
+    check(&a, &q, d, scratch.len())?;
     let scale = Scale::of(&a)?;
     for (row, col) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
         if !q.at(row, col).is_finite() {
             return Err(EighError::NotFinite { row, col });
         }
     }
-    let (scratch, pack) = scratch.split_at_mut(scratch.len() - K::PACK_LEN);
+    let (scratch, pack) = scratch.split_at_mut(super::scratch_len::<T>(n) - gemm_scratch_len::<T>(n, n, n));
     let mut tournament = Tournament::new(scratch, n);
     tournament.vectors_mut()?.copy_from(q.as_ref().transposed())?;
     orthonormalise(kernel, &mut tournament, &mut q, pack)?;

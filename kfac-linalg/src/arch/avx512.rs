@@ -1,0 +1,179 @@
+//! AVX-512: 32 registers of 64 bytes, masks of their own.
+
+use super::simd::{Simd, Task};
+use core::arch::x86_64::*;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+/// Proof that the processor has AVX-512F.
+pub struct Avx512<T>(PhantomData<T>);
+
+impl<T> Clone for Avx512<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Avx512<T> {}
+
+impl<T> Avx512<T> {
+    /// # Safety
+    /// The processor has AVX-512F.
+    pub(super) unsafe fn assume() -> Self {
+        Self(PhantomData)
+    }
+}
+
+// A macro, because the two impls differ in nothing but names of instructions.
+macro_rules! avx512 {
+    ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+     $div:ident, $sqrt:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $load:ident, $maskz_load:ident,
+     $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
+        impl Simd for Avx512<$float> {
+            type Element = $float;
+            type Vector = $vector;
+            type Mask = $mask;
+
+            const LANES: usize = $lanes;
+            const TILE: [usize; 2] = [3, 8];
+
+            // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
+            #[inline(never)]
+            fn vectorize<W: Task<$float>>(self, task: W) -> W::Output {
+                #[target_feature(enable = "avx512f")]
+                fn compiled<W: Task<$float>>(simd: Avx512<$float>, task: W) -> W::Output {
+                    task.run(simd)
+                }
+                // SAFETY: `self` is the proof that the processor has the instructions.
+                unsafe { compiled(self, task) }
+            }
+
+            #[inline(always)]
+            fn splat(self, x: $float) -> $vector {
+                // SAFETY: as in `vectorize`; this holds for all methods below.
+                unsafe { $splat(x) }
+            }
+
+            #[inline(always)]
+            fn add(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            fn sub(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $sub(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $mul(a, b) }
+            }
+
+            #[inline(always)]
+            fn div(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $div(a, b) }
+            }
+
+            #[inline(always)]
+            fn sqrt(self, a: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $sqrt(a) }
+            }
+
+            #[inline(always)]
+            fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $fmadd(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn neg_mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $fnmadd(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn zip(self, a: $vector, b: $vector) -> [$vector; 2] {
+                // SAFETY: see `splat`.
+                unsafe { [$permute(a, $low, b), $permute(a, $high, b)] }
+            }
+
+            #[inline(always)]
+            fn mask(self, range: Range<usize>) -> $mask {
+                let below = |lanes: usize| ((1_u32 << lanes.min($lanes)) - 1) as $mask;
+                below(range.end) & !below(range.start)
+            }
+
+            #[inline(always)]
+            unsafe fn load_ptr(self, from: *const $float) -> $vector {
+                // SAFETY: see `splat`; the caller vouches for the memory.
+                unsafe { $load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_masked(self, from: *const $float, mask: $mask) -> $vector {
+                // SAFETY: see `splat`; the caller vouches for the memory.
+                unsafe { $maskz_load(mask, from) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_ptr(self, to: *mut $float, x: $vector) {
+                // SAFETY: see `splat`; the caller vouches for the memory.
+                unsafe { $store(to, x) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_masked(self, to: *mut $float, x: $vector, mask: $mask) {
+                // SAFETY: see `splat`; the caller vouches for the memory.
+                unsafe { $mask_store(to, mask, x) }
+            }
+        }
+    };
+}
+
+avx512!(
+    f32,
+    __m512,
+    __mmask16,
+    16,
+    _mm512_set1_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_sqrt_ps,
+    _mm512_fmadd_ps,
+    _mm512_fnmadd_ps,
+    _mm512_permutex2var_ps,
+    _mm512_loadu_ps,
+    _mm512_maskz_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_mask_storeu_ps,
+    _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+    _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+);
+avx512!(
+    f64,
+    __m512d,
+    __mmask8,
+    8,
+    _mm512_set1_pd,
+    _mm512_add_pd,
+    _mm512_sub_pd,
+    _mm512_mul_pd,
+    _mm512_div_pd,
+    _mm512_sqrt_pd,
+    _mm512_fmadd_pd,
+    _mm512_fnmadd_pd,
+    _mm512_permutex2var_pd,
+    _mm512_loadu_pd,
+    _mm512_maskz_loadu_pd,
+    _mm512_storeu_pd,
+    _mm512_mask_storeu_pd,
+    _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11),
+    _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15)
+);

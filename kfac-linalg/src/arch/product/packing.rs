@@ -1,0 +1,278 @@
+//! Copies of operands with better strides.
+
+use super::Source;
+use super::blocks::piece;
+use crate::arch::simd::{Simd, Task};
+use core::ops::Range;
+
+/// The most lanes of any register.
+const MOST_LANES: usize = 16;
+
+/// How rows are cut into panels of a few registers, evenly.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    rows: usize,
+    registers: usize,
+    panels: usize,
+    lanes: usize,
+}
+
+impl Panels {
+    /// `rows`, in panels of at most `highest` registers.
+    #[inline(always)]
+    pub(super) fn new<S: Simd>(rows: usize, highest: usize) -> Self {
+        let registers = rows.div_ceil(S::LANES);
+        // The common case without a division.
+        let panels = if registers <= highest { 1 } else { registers.div_ceil(highest) };
+        Self { rows, registers, panels, lanes: S::LANES }
+    }
+
+    /// The rows of each panel, with the length of its columns when packed: whole registers.
+    #[inline(always)]
+    pub(super) fn iter(self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        (0..self.panels).map(move |index| {
+            let registers =
+                if self.panels == 1 { 0..self.registers } else { piece(self.registers, self.panels, index) };
+            let (start, end) = (registers.start * self.lanes, registers.end * self.lanes);
+            (start..end.min(self.rows), end - start)
+        })
+    }
+}
+
+/// Copies rows of `A`, panel after panel: the panel of row `i` begins at `i depth`, and its columns follow each other.
+/// Lanes past the last row hold anything.
+pub(super) struct PackRows<T> {
+    /// First row, first term.
+    pub(super) from: Source<T>,
+    pub(super) to: *mut T,
+    pub(super) panels: Panels,
+    pub(super) depth: usize,
+}
+
+impl<T: Copy + Default + 'static> PackRows<T> {
+    /// # Safety
+    /// The panels exist in `from` for `depth` terms, and `to` is valid for as many whole registers.
+    #[inline]
+    pub(super) unsafe fn run_on<S: Simd<Element = T>>(self, simd: S) {
+        simd.vectorize(self);
+    }
+}
+
+impl<T: Copy + Default + 'static> Task<T> for PackRows<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<Element = T>>(self, simd: S) {
+        for (rows, width) in self.panels.iter() {
+            // SAFETY: `run_on`, the only way here, has been promised these rows and this room.
+            unsafe {
+                let from = Source { ptr: self.from.at(rows.start, 0), ..self.from };
+                let to = self.to.add(rows.start * self.depth);
+                let panel = Panel { from, to, rows: rows.len(), width, depth: self.depth };
+                if from.row == 1 {
+                    panel.copy(simd);
+                } else if from.col == 1 {
+                    panel.transpose(simd);
+                } else {
+                    panel.gather();
+                }
+            }
+        }
+    }
+}
+
+/// One panel to be packed.
+struct Panel<T> {
+    from: Source<T>,
+    to: *mut T,
+    rows: usize,
+    width: usize,
+    depth: usize,
+}
+
+impl<T: Copy + Default + 'static> Panel<T> {
+    /// Rows are neighbours.
+    ///
+    /// # Safety
+    /// The panel exists, with room for it.
+    #[inline(always)]
+    unsafe fn copy<S: Simd<Element = T>>(self, simd: S) {
+        let whole = self.rows / S::LANES * S::LANES;
+        let rest = simd.mask(0..self.rows - whole);
+        for p in 0..self.depth {
+            // SAFETY: term `p` exists.
+            unsafe {
+                let (from, to) = (self.from.at(0, p), self.to.add(p * self.width));
+                let mut row = 0;
+                while row < whole {
+                    simd.store_ptr(to.add(row), simd.load_ptr(from.add(row)));
+                    row += S::LANES;
+                }
+                if whole < self.rows {
+                    simd.store_ptr(to.add(whole), simd.load_masked(from.add(whole), rest));
+                }
+            }
+        }
+    }
+
+    /// Terms are neighbours: square by square, a register of rows by as many terms.
+    ///
+    /// # Safety
+    /// The panel exists, with room for it.
+    #[inline(always)]
+    unsafe fn transpose<S: Simd<Element = T>>(self, simd: S) {
+        let mut first = 0;
+        while first < self.rows {
+            let rows = S::LANES.min(self.rows - first);
+            let mut p = 0;
+            while p < self.depth {
+                let terms = S::LANES.min(self.depth - p);
+                // SAFETY: the square is cut to the rows and terms that exist.
+                unsafe {
+                    let from = Source { ptr: self.from.at(first, p), ..self.from };
+                    let to = self.to.add(p * self.width + first);
+                    if rows == S::LANES && terms == S::LANES {
+                        let square = load_square(simd, from);
+                        for (term, &x) in square[..S::LANES].iter().enumerate() {
+                            simd.store_ptr(to.add(term * self.width), x);
+                        }
+                    } else {
+                        let square = load_corner(simd, from, rows, terms);
+                        for (term, &x) in square[..terms].iter().enumerate() {
+                            simd.store_ptr(to.add(term * self.width), x);
+                        }
+                    }
+                }
+                p += S::LANES;
+            }
+            first += S::LANES;
+        }
+    }
+
+    /// Any strides.
+    ///
+    /// # Safety
+    /// The panel exists, with room for it.
+    #[inline(always)]
+    unsafe fn gather(self) {
+        for p in 0..self.depth {
+            for row in 0..self.rows {
+                // SAFETY: this element exists.
+                unsafe { *self.to.add(p * self.width + row) = *self.from.at(row, p) };
+            }
+        }
+    }
+}
+
+/// The transpose of a square whose rows are registers.
+///
+/// # Safety
+/// `LANES` rows of `LANES` neighbours exist.
+#[inline(always)]
+unsafe fn load_square<S: Simd>(simd: S, from: Source<S::Element>) -> [S::Vector; MOST_LANES] {
+    let mut square = [simd.zero(); MOST_LANES];
+    for (row, x) in square[..S::LANES].iter_mut().enumerate() {
+        // SAFETY: the row exists, all of it.
+        *x = unsafe { simd.load_ptr(from.at(row, 0)) };
+    }
+    transposed(simd, square)
+}
+
+/// As [`load_square`], of fewer rows and terms.
+///
+/// # Safety
+/// `rows` rows of `terms` neighbours exist.
+#[inline(always)]
+unsafe fn load_corner<S: Simd>(
+    simd: S,
+    from: Source<S::Element>,
+    rows: usize,
+    terms: usize,
+) -> [S::Vector; MOST_LANES] {
+    let mut square = [simd.zero(); MOST_LANES];
+    let mask = simd.mask(0..terms);
+    for (row, x) in square[..S::LANES].iter_mut().enumerate() {
+        if row < rows {
+            // SAFETY: the row exists, and the mask ends with its terms.
+            *x = unsafe { simd.load_masked(from.at(row, 0), mask) };
+        }
+    }
+    transposed(simd, square)
+}
+
+/// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
+/// and doubles it in lanes.
+#[inline(always)]
+fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
+    let mut round = 1;
+    while round < S::LANES {
+        let before = square;
+        for i in 0..S::LANES / 2 {
+            let [low, high] = simd.zip(before[i], before[i + S::LANES / 2]);
+            square[2 * i] = low;
+            square[2 * i + 1] = high;
+        }
+        round *= 2;
+    }
+    square
+}
+
+/// Copies columns of `B`, strip after strip: the strip of column `j` begins at `j depth`, and its rows follow each
+/// other.
+pub(super) struct PackColumns<T> {
+    /// First term, first column.
+    pub(super) from: Source<T>,
+    pub(super) to: *mut T,
+    pub(super) cols: usize,
+    pub(super) strips: usize,
+    pub(super) depth: usize,
+}
+
+impl<T: Copy + Default + 'static> PackColumns<T> {
+    /// # Safety
+    /// The columns exist in `from` for `depth` terms, and `to` is valid for as many numbers.
+    #[inline]
+    pub(super) unsafe fn run_on<S: Simd<Element = T>>(self, simd: S) {
+        simd.vectorize(self);
+    }
+}
+
+impl<T: Copy + Default + 'static> Task<T> for PackColumns<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<Element = T>>(self, simd: S) {
+        for p in 0..self.depth {
+            for strip in 0..self.strips {
+                let cols = piece(self.cols, self.strips, strip);
+                // SAFETY: `run_on`, the only way here, has been promised these columns and this room.
+                unsafe {
+                    let from = self.from.at(p, cols.start);
+                    let to = self.to.add(cols.start * self.depth + p * cols.len());
+                    if self.from.col == 1 {
+                        copy(simd, from, to, cols.len());
+                    } else {
+                        for j in 0..cols.len() {
+                            *to.add(j) = *from.add(j * self.from.col);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A few neighbours.
+///
+/// # Safety
+/// `len` numbers are valid at both ends.
+#[inline(always)]
+unsafe fn copy<S: Simd>(simd: S, from: *const S::Element, to: *mut S::Element, len: usize) {
+    let mut done = 0;
+    while done < len {
+        let mask = simd.mask(0..len - done);
+        // SAFETY: the mask ends with the numbers.
+        unsafe { simd.store_masked(to.add(done), simd.load_masked(from.add(done), mask), mask) };
+        done += S::LANES;
+    }
+}

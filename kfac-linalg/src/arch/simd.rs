@@ -1,0 +1,211 @@
+//! One register of numbers, and what a processor does with it.
+
+use core::ops::Range;
+
+/// An instruction set for one number type: a token, proof that this processor has it.
+///
+/// Whoever holds a value may use its methods: only [`InstructionSet`](super::InstructionSet) makes one, after asking
+/// the processor. So everything above this folder is safe code.
+///
+/// The methods become single instructions only inside [`vectorize`](Self::vectorize), which compiles its task for the
+/// instruction set; elsewhere they are correct and slow. Whatever stands between the two is `#[inline(always)]`.
+pub trait Simd: Copy + Send + Sync {
+    /// `f32` or `f64`.
+    type Element: Copy + Default + 'static;
+    /// One register.
+    type Vector: Copy;
+    /// Some lanes of one register.
+    type Mask: Copy;
+
+    /// Numbers in a register.
+    const LANES: usize;
+    /// Registers that the tile of a product is high, and columns that it is wide: accumulators, the registers of one
+    /// column of `A`, and one element of `B` fit the register file.
+    const TILE: [usize; 2];
+
+    /// Runs a task with the instruction set switched on for the compiler. Always a call, never inlined.
+    fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output;
+
+    /// `x` in every lane.
+    fn splat(self, x: Self::Element) -> Self::Vector;
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a b`.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a / b`.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Square roots.
+    fn sqrt(self, a: Self::Vector) -> Self::Vector;
+    /// `c + a b`: rounded once where the set has the instruction, twice otherwise and under [`Unfused`].
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `c - a b`, rounded as [`mul_add`](Self::mul_add).
+    fn neg_mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// Perfect shuffle of `2 LANES` numbers: `a0 b0 a1 b1 ...`, in two registers.
+    fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+
+    /// The lanes of `range`, cut to those that exist.
+    fn mask(self, range: Range<usize>) -> Self::Mask;
+
+    /// The numbers from `from` on.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` numbers.
+    unsafe fn load_ptr(self, from: *const Self::Element) -> Self::Vector;
+    /// The numbers from `from` on where the mask has its lanes, zero elsewhere.
+    ///
+    /// # Safety
+    /// `from` plus each lane of the mask is valid for reading a number.
+    unsafe fn load_masked(self, from: *const Self::Element, mask: Self::Mask) -> Self::Vector;
+    /// Writes all lanes.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` numbers.
+    unsafe fn store_ptr(self, to: *mut Self::Element, x: Self::Vector);
+    /// Writes the lanes of the mask, and touches no other memory.
+    ///
+    /// # Safety
+    /// `to` plus each lane of the mask is valid for writing a number.
+    unsafe fn store_masked(self, to: *mut Self::Element, x: Self::Vector, mask: Self::Mask);
+
+    /// The first `LANES` numbers of a slice.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[inline(always)]
+    fn load(self, from: &[Self::Element]) -> Self::Vector {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: the slice has at least `LANES` numbers.
+        unsafe { self.load_ptr(from.as_ptr()) }
+    }
+
+    /// Writes the first `LANES` numbers of a slice.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[inline(always)]
+    fn store(self, to: &mut [Self::Element], x: Self::Vector) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the slice has at least `LANES` numbers.
+        unsafe { self.store_ptr(to.as_mut_ptr(), x) }
+    }
+
+    /// Zero in every lane.
+    #[inline(always)]
+    fn zero(self) -> Self::Vector {
+        self.splat(Self::Element::default())
+    }
+}
+
+/// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
+pub trait Task<T> {
+    /// What comes out.
+    type Output;
+    /// Does the work.
+    fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
+}
+
+/// The same registers with multiply-adds rounded twice, as a machine without the fused instruction has to.
+///
+/// Every lane then gives the bits of plain arithmetic, whatever the register width: the registers of
+/// [`Reproducible`](crate::Reproducible).
+#[derive(Clone, Copy)]
+pub(crate) struct Unfused<S>(pub(super) S);
+
+impl<S: Simd> Simd for Unfused<S> {
+    type Element = S::Element;
+    type Vector = S::Vector;
+    type Mask = S::Mask;
+
+    const LANES: usize = S::LANES;
+    const TILE: [usize; 2] = S::TILE;
+
+    #[inline(always)]
+    fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output {
+        /// The task, told to multiply and add in two steps.
+        struct TwoSteps<W>(W);
+        impl<T, W: Task<T>> Task<T> for TwoSteps<W> {
+            type Output = W::Output;
+            #[inline(always)]
+            fn run<S: Simd<Element = T>>(self, simd: S) -> W::Output {
+                self.0.run(Unfused(simd))
+            }
+        }
+        self.0.vectorize(TwoSteps(task))
+    }
+
+    #[inline(always)]
+    fn splat(self, x: Self::Element) -> Self::Vector {
+        self.0.splat(x)
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.add(a, b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.sub(a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.mul(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.div(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::Vector) -> Self::Vector {
+        self.0.sqrt(a)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.0.add(c, self.0.mul(a, b))
+    }
+
+    #[inline(always)]
+    fn neg_mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.0.sub(c, self.0.mul(a, b))
+    }
+
+    #[inline(always)]
+    fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
+        self.0.zip(a, b)
+    }
+
+    #[inline(always)]
+    fn mask(self, range: Range<usize>) -> Self::Mask {
+        self.0.mask(range)
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, from: *const Self::Element) -> Self::Vector {
+        // SAFETY: the same contract.
+        unsafe { self.0.load_ptr(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_masked(self, from: *const Self::Element, mask: Self::Mask) -> Self::Vector {
+        // SAFETY: the same contract.
+        unsafe { self.0.load_masked(from, mask) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, to: *mut Self::Element, x: Self::Vector) {
+        // SAFETY: the same contract.
+        unsafe { self.0.store_ptr(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_masked(self, to: *mut Self::Element, x: Self::Vector, mask: Self::Mask) {
+        // SAFETY: the same contract.
+        unsafe { self.0.store_masked(to, x, mask) }
+    }
+}
