@@ -67,12 +67,30 @@ pub(crate) const fn scratch_len<T>(m: usize, n: usize, k: usize) -> usize {
     depth * (rows + cols) + 2 * line
 }
 
-/// Piece `index` of `0..len`, cut into `pieces` whose lengths differ by one at most.
-#[inline(always)]
-pub(super) fn piece(len: usize, pieces: usize, index: usize) -> Range<usize> {
-    let (short, long) = (len / pieces, len % pieces);
-    let start = index * short + index.min(long);
-    start..start + short + usize::from(index < long)
+/// `0..len` in the fewest pieces of at most `most` whose lengths differ by one at most, the longer ones first.
+#[derive(Clone, Copy)]
+pub(super) struct Pieces {
+    pub(super) count: usize,
+    short: usize,
+    longer: usize,
+}
+
+impl Pieces {
+    #[inline(always)]
+    pub(super) fn new(len: usize, most: usize) -> Self {
+        if len <= most {
+            // The common case without a division.
+            return Self { count: 1, short: len, longer: 0 };
+        }
+        let count = len.div_ceil(most);
+        Self { count, short: len / count, longer: len % count }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(self, index: usize) -> Range<usize> {
+        let start = index * self.short + index.min(self.longer);
+        start..start + self.short + usize::from(index < self.longer)
+    }
 }
 
 #[cfg(test)]
@@ -103,12 +121,13 @@ mod tests {
     #[test]
     fn pieces_are_even_and_complete() {
         for len in 1..40 {
-            for pieces in 1..=len {
-                let mut end = 0;
-                for index in 0..pieces {
-                    let piece = piece(len, pieces, index);
+            for most in 1..=len {
+                let (pieces, mut end) = (Pieces::new(len, most), 0);
+                assert_eq!(pieces.count, len.div_ceil(most));
+                for index in 0..pieces.count {
+                    let piece = pieces.get(index);
                     assert_eq!(piece.start, end);
-                    assert!(piece.len() == len / pieces || piece.len() == len.div_ceil(pieces));
+                    assert!(piece.len() == len / pieces.count || piece.len() == len.div_ceil(pieces.count));
                     end = piece.end;
                 }
                 assert_eq!(end, len);

@@ -4,7 +4,7 @@
 //! of columns, whose part of `B` is packed; then strips of columns, whose part of `B` stays in the first-level cache
 //! while the panels of `A` stream by and `C` is walked down its columns.
 
-use super::blocks::{LINE, PACKS, block_len, group_len, piece, rows_len, rows_room, scratch_len};
+use super::blocks::{LINE, PACKS, Pieces, block_len, group_len, rows_len, rows_room, scratch_len};
 use super::packing::{PackColumns, PackRows, Panels};
 use super::tile::{Block, Tile, tallest, tile};
 use super::{Source, Target, Wanted};
@@ -19,7 +19,7 @@ use core::ops::Range;
 const IN_PLACE: [usize; 2] = [112, 256];
 
 /// Rows from which on columns of `B` are packed.
-const PACKED_FROM: usize = 97;
+const PACKED_FROM: usize = 600;
 
 /// Which operands are copied. Moves no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,28 +162,20 @@ impl<T: Scalar> Frame<T> {
                 }
                 let mut left = 0;
                 while left < n {
-                    let cols = left..n.min(left + most_cols);
-                    let strips = if cols.len() <= S::TILE[1] { 1 } else { cols.len().div_ceil(S::TILE[1]) };
+                    let cols = most_cols.min(n - left);
+                    let strips = Pieces::new(cols, S::TILE[1]);
                     // SAFETY: these terms and columns exist.
                     let mut b = unsafe { Source { ptr: self.b.at(first, left), ..self.b } };
                     if packs_b {
-                        let pack = PackColumns { from: b, to: room_b, cols: cols.len(), strips, depth };
+                        let pack = PackColumns { from: b, to: room_b, strips, depth };
                         // SAFETY: as above; scratch has room for the columns, see `scratch_len`.
                         unsafe { pack.run_on(simd) };
                         b.ptr = room_b;
                     }
-                    let block = Block { c: self.c, store, wanted: self.wanted, depth };
-                    left = cols.end;
-                    simd.vectorize(Sweep {
-                        block,
-                        a,
-                        b,
-                        packed: [packs_a, packs_b],
-                        top,
-                        panels,
-                        cols,
-                        strips,
-                    });
+                    let (block, packed) =
+                        (Block { c: self.c, store, wanted: self.wanted, depth }, [packs_a, packs_b]);
+                    simd.vectorize(Sweep { block, a, b, packed, top, panels, left, strips });
+                    left += cols;
                 }
                 top += rows;
             }
@@ -237,8 +229,9 @@ struct Sweep<T> {
     /// First row of the block.
     top: usize,
     panels: Panels,
-    cols: Range<usize>,
-    strips: usize,
+    /// First column of the group.
+    left: usize,
+    strips: Pieces,
 }
 
 impl<T: Scalar> Sweep<T> {
@@ -270,14 +263,10 @@ impl<T: Scalar> Task<T> for Sweep<T> {
 
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, simd: S) {
-        for strip in 0..self.strips {
-            let cols = if self.strips == 1 {
-                0..self.cols.len()
-            } else {
-                piece(self.cols.len(), self.strips, strip)
-            };
+        for strip in 0..self.strips.count {
+            let cols = self.strips.get(strip);
             let b = self.strip(&cols);
-            let cols = self.cols.start + cols.start..self.cols.start + cols.end;
+            let cols = self.left + cols.start..self.left + cols.end;
             for (panel, width) in self.panels.iter() {
                 let rows = self.top + panel.start..self.top + panel.end;
                 // What of the panel is wanted in some column of the strip, in whole registers.

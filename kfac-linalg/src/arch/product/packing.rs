@@ -1,7 +1,7 @@
 //! Copies of operands with better strides.
 
 use super::Source;
-use super::blocks::piece;
+use super::blocks::Pieces;
 use crate::arch::simd::{Simd, Task};
 use core::ops::Range;
 
@@ -12,27 +12,22 @@ const MOST_LANES: usize = 16;
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     rows: usize,
-    registers: usize,
-    panels: usize,
     lanes: usize,
+    registers: Pieces,
 }
 
 impl Panels {
     /// `rows`, in panels of at most `highest` registers.
     #[inline(always)]
     pub(super) fn new<S: Simd>(rows: usize, highest: usize) -> Self {
-        let registers = rows.div_ceil(S::LANES);
-        // The common case without a division.
-        let panels = if registers <= highest { 1 } else { registers.div_ceil(highest) };
-        Self { rows, registers, panels, lanes: S::LANES }
+        Self { rows, lanes: S::LANES, registers: Pieces::new(rows.div_ceil(S::LANES), highest) }
     }
 
     /// The rows of each panel, with the length of its columns when packed: whole registers.
     #[inline(always)]
     pub(super) fn iter(self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        (0..self.panels).map(move |index| {
-            let registers =
-                if self.panels == 1 { 0..self.registers } else { piece(self.registers, self.panels, index) };
+        (0..self.registers.count).map(move |index| {
+            let registers = self.registers.get(index);
             let (start, end) = (registers.start * self.lanes, registers.end * self.lanes);
             (start..end.min(self.rows), end - start)
         })
@@ -223,8 +218,7 @@ pub(super) struct PackColumns<T> {
     /// First term, first column.
     pub(super) from: Source<T>,
     pub(super) to: *mut T,
-    pub(super) cols: usize,
-    pub(super) strips: usize,
+    pub(super) strips: Pieces,
     pub(super) depth: usize,
 }
 
@@ -241,16 +235,16 @@ impl<T: Copy + Default + 'static> Task<T> for PackColumns<T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd<Element = T>>(self, simd: S) {
+    fn run<S: Simd<Element = T>>(self, _: S) {
         for p in 0..self.depth {
-            for strip in 0..self.strips {
-                let cols = piece(self.cols, self.strips, strip);
+            for strip in 0..self.strips.count {
+                let cols = self.strips.get(strip);
                 // SAFETY: `run_on`, the only way here, has been promised these columns and this room.
                 unsafe {
                     let from = self.from.at(p, cols.start);
                     let to = self.to.add(cols.start * self.depth + p * cols.len());
                     if self.from.col == 1 {
-                        copy(simd, from, to, cols.len());
+                        copy(from, to, cols.len());
                     } else {
                         for j in 0..cols.len() {
                             *to.add(j) = *from.add(j * self.from.col);
@@ -262,17 +256,31 @@ impl<T: Copy + Default + 'static> Task<T> for PackColumns<T> {
     }
 }
 
-/// A few neighbours.
+/// A few neighbours, as one block of a length known to the compiler.
 ///
 /// # Safety
 /// `len` numbers are valid at both ends.
 #[inline(always)]
-unsafe fn copy<S: Simd>(simd: S, from: *const S::Element, to: *mut S::Element, len: usize) {
-    let mut done = 0;
-    while done < len {
-        let mask = simd.mask(0..len - done);
-        // SAFETY: the mask ends with the numbers.
-        unsafe { simd.store_masked(to.add(done), simd.load_masked(from.add(done), mask), mask) };
-        done += S::LANES;
+unsafe fn copy<T: Copy>(from: *const T, to: *mut T, len: usize) {
+    // SAFETY: handed on; the arm is the length.
+    unsafe {
+        match len {
+            8 => block::<T, 8>(from, to),
+            7 => block::<T, 7>(from, to),
+            6 => block::<T, 6>(from, to),
+            5 => block::<T, 5>(from, to),
+            4 => block::<T, 4>(from, to),
+            3 => block::<T, 3>(from, to),
+            2 => block::<T, 2>(from, to),
+            _ => block::<T, 1>(from, to),
+        }
     }
+}
+
+/// # Safety
+/// `N` numbers are valid at both ends.
+#[inline(always)]
+unsafe fn block<T: Copy, const N: usize>(from: *const T, to: *mut T) {
+    // SAFETY: the contract; an array is as aligned as its elements.
+    unsafe { to.cast::<[T; N]>().write(from.cast::<[T; N]>().read()) }
 }
