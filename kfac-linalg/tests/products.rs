@@ -77,13 +77,13 @@ fn strides(layout: usize, rows: usize, cols: usize) -> [usize; 2] {
 
 fn every_product_agrees<T: Scalar, K: Kernel<T>>(kernel: K, rounding: Rounding) {
     // Edges of registers, of tiles, of what is packed, of blocks of rows and of terms.
-    let edges = [0, 1, 2, 4, 5, 8, 9, 17, 33];
+    let edges = [0, 1, 4, 5, 9, 17, 33];
     let mut shapes =
         vec![[65, 65, 65], [1, 65, 300], [65, 1, 300], [300, 1, 9], [3, 100, 1025], [49, 50, 513]];
     shapes.extend([[97, 113, 30], [113, 97, 30], [260, 130, 11], [1, 400, 7], [400, 3, 7], [9, 790, 5]]);
     for m in edges {
         for n in edges {
-            shapes.extend([0, 1, 2, 15, 16, 17].map(|k| [m, n, k]));
+            shapes.extend([0, 1, 17].map(|k| [m, n, k]));
         }
     }
     for [m, n, k] in shapes {
