@@ -1,5 +1,23 @@
 //! What the benchmarks run, and what their times are compared with.
-#![forbid(unsafe_code)]
+//!
+//! - [`contest`]: contenders measured in turns, handed to criterion; [`clock`] is what they are measured by;
+//! - a file per family of operations: [`gemm`], [`syrk`], [`inverse`], [`cholesky`], [`eigh`], [`step`];
+//! - [`ours`] and [`peers`]: the contenders, a function per operation;
+//! - [`numbers`] and [`matrices`]: their inputs;
+//! - [`goals`]: the table of what is to be reached; [`rows`]: how `cargo xtask bench` is told.
+#![deny(unsafe_code)]
 
+pub mod cholesky;
+pub mod clock;
+pub mod contest;
+pub mod eigh;
+pub mod gemm;
+pub mod goals;
+pub mod inverse;
+pub mod matrices;
+pub mod numbers;
+pub mod ours;
+pub mod peers;
 pub mod rows;
 pub mod step;
+pub mod syrk;

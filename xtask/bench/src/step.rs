@@ -1,6 +1,8 @@
 //! A whole training step: MLP 784-400-200-10, batch 128, single precision.
 
-use crate::rows::Row;
+use crate::contest::{Contender, Contest, Stage};
+use crate::numbers::Precision;
+use crate::rows::{Family, Ratio, Subject};
 use kfac_core::recipe::ClippedStep;
 use kfac_core::schedule::Schedule;
 use kfac_core::step::KlClip;
@@ -8,10 +10,7 @@ use kfac_linalg::Fast;
 use kfac_train::data::{Batch, Targets};
 use kfac_train::model::{Init, Network, mlp};
 use kfac_train::optimizer::{Kfac, KfacSettings, MapChoice, Optimizer, Sgd, SgdSettings, StepRule};
-use std::collections::BTreeMap;
-
-/// Criterion's group.
-pub const GROUP: &str = "step";
+use std::hint::black_box;
 
 const WIDTHS: [usize; 4] = [784, 400, 200, 10];
 const BATCH: usize = 128;
@@ -19,48 +18,33 @@ const SCHEDULE: Schedule = Schedule { statistics_every: 10, refresh_every: 100 }
 
 /// Who takes the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contender {
+enum Optimizers {
     /// SGD with Nesterov momentum.
     Sgd,
     /// K-FAC `Factored`, statistics every 10 steps, inverses every 100, KL clip.
     Kfac,
 }
 
-impl Contender {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Sgd, Self::Kfac];
-
-    /// Name of the benchmark within the group.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::Sgd => "sgd",
-            Self::Kfac => "kfac-factored-10-100",
-        }
+/// The one contest of this family. The two do different things, so no results are compared.
+pub fn hold(stage: &mut Stage) {
+    let case = format!("{}/b{BATCH}", WIDTHS.map(|width| width.to_string()).join("-"));
+    let subject = Subject { family: Family::Step, precision: Precision::F32, size: BATCH, case };
+    if !stage.wants(&subject) {
+        return;
     }
-
-    /// The one it is run in turns with.
-    pub fn rival(self) -> Self {
-        match self {
-            Self::Sgd => Self::Kfac,
-            Self::Kfac => Self::Sgd,
-        }
-    }
-}
-
-/// The comparison of this group.
-pub fn row() -> Row {
-    let name = |contender: Contender| format!("{GROUP}/{}", contender.id());
-    Row {
-        id: format!("{GROUP}/784-400-200-10, batch {BATCH}"),
-        ours: name(Contender::Kfac),
-        peers: BTreeMap::from([("SGD".to_owned(), name(Contender::Sgd))]),
-        flops_ratio: kfac_flops() / sgd_flops(),
-        goal: Some(1.3),
-    }
+    let ratio = Ratio::CostPerFlop { flops_ratio: kfac_flops() / sgd_flops() };
+    let contender = |name, optimizer| {
+        Contender::without_result(name, Workload::new(optimizer), |workload: &mut Workload| {
+            black_box(workload.run_period());
+        })
+    };
+    let contenders =
+        vec![contender("kfac-factored-10-100", Optimizers::Kfac), contender("SGD", Optimizers::Sgd)];
+    stage.hold(Contest { subject, ratio, tolerance: 0.0 }, contenders);
 }
 
 /// A network about to take steps on one batch.
-pub struct Workload {
+struct Workload {
     network: Network<f32, Fast>,
     weights: Vec<f32>,
     batch: Batch<f32>,
@@ -69,10 +53,7 @@ pub struct Workload {
 
 impl Workload {
     /// Initial weights, and a batch of made-up cases.
-    ///
-    /// # Panics
-    /// Never: the settings are constants that fit.
-    pub fn new(contender: Contender) -> Self {
+    fn new(optimizer: Optimizers) -> Self {
         let network = mlp(&WIDTHS, Fast::detect()).expect("widths are not zero");
         let weights = network.initial_weights(0, |_| Init::HeNormal);
         let pixel = |index: usize| (index.wrapping_mul(2_654_435_761) >> 8) as f32 % 251.0 / 250.0;
@@ -81,11 +62,11 @@ impl Workload {
             inputs: (0..BATCH * WIDTHS[0]).map(pixel).collect(),
             targets: Targets::Classes((0..BATCH as u32).map(|case| case % 10).collect()),
         };
-        let optimizer: Box<dyn Optimizer<f32, Fast>> = match contender {
-            Contender::Sgd => {
+        let optimizer: Box<dyn Optimizer<f32, Fast>> = match optimizer {
+            Optimizers::Sgd => {
                 Box::new(Sgd::new(SgdSettings { rate: 1e-3, momentum: 0.9, clip: f64::INFINITY }))
             }
-            Contender::Kfac => {
+            Optimizers::Kfac => {
                 let clip = KlClip::new(1e-4).expect("positive");
                 let step = ClippedStep { rate: 1e-3, clip };
                 let settings = KfacSettings {
@@ -106,7 +87,7 @@ impl Workload {
     ///
     /// # Panics
     /// Where a step fails, which would make its time meaningless.
-    pub fn run_period(&mut self) -> f64 {
+    fn run_period(&mut self) -> f64 {
         let mut loss = 0.0;
         for _ in 0..SCHEDULE.refresh_every {
             let report = self.optimizer.step(&mut self.network, &mut self.weights, &self.batch);

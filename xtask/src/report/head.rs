@@ -84,7 +84,7 @@ fn profile(profile: Profile) -> &'static str {
 }
 
 impl Machine {
-    fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let os = field(&read("/etc/os-release"), "PRETTY_NAME", '=')
             .unwrap_or_else(|| std::env::consts::OS.into());
@@ -97,7 +97,7 @@ impl Machine {
 }
 
 impl Versions {
-    fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let first_line = |command: Cmd| {
             let output = command.capture().ok().filter(|output| output.success)?;
             output.stdout.lines().next().map(str::to_owned)
