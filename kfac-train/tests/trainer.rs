@@ -7,9 +7,11 @@ use kfac_train::data::{Batch, Sampled, Source, Targets, digits};
 use kfac_train::kfac_core::losses::{Loss, LossError};
 use kfac_train::kfac_linalg::Reproducible;
 use kfac_train::layer::{Activation, Dense, Layer, Nonlinearity, Readout, Recurrent};
-use kfac_train::model::{ConvolutionStage, Network, NetworkError, autoencoder, cnn, mlp, rnn};
+use kfac_train::model::{ConvolutionStage, Network, NetworkError, Pass, autoencoder, cnn, mlp, rnn};
 use kfac_train::optimizer::{Optimizer, Sgd, SgdSettings, StepError, StepReport};
 use kfac_train::trainer::{Continue, History, Plan, Point, Run};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use std::time::{Duration, Instant};
 
 type Net64 = Network<f64, Reproducible>;
@@ -295,9 +297,9 @@ fn wrong_lengths_are_refused_by_every_pass_and_change_nothing() {
     assert_eq!(network.fisher_products(&weights, &weights, &weights[..8]), Err(short));
     assert_eq!(network.fisher_products(&weights, &weights[..8], &weights), Err(short));
 
-    for (cases, len) in [(2, 3), (2, 5), (0, 0), (1, 4)] {
+    for (cases, len) in [(2, 3), (2, 5), (0, 0), (1, 4), (usize::MAX / 2 + 1, 0), (usize::MAX / 2 + 3, 4)] {
         let bad = Batch { cases, inputs: vec![0.0; len], targets: batch.targets.clone() };
-        let error = NetworkError::Inputs { expected: 2 * cases, found: len, cases };
+        let error = NetworkError::Inputs { expected: cases.saturating_mul(2), found: len, cases };
         assert_eq!(network.forward(&weights, &bad), Err(error));
     }
     let targets = [
@@ -318,4 +320,45 @@ fn wrong_lengths_are_refused_by_every_pass_and_change_nothing() {
     let mut again = vec![0.0; 9];
     network.gradient(&mut again).unwrap();
     assert_eq!(bits(&again), bits(&gradient));
+}
+
+/// Each pass on the traces that it needs: none of them may be missing, or be another batch's.
+#[test]
+fn a_pass_without_the_one_it_builds_on_is_refused_by_name() {
+    let weights = common::random(9, 1);
+    let batch = |cases: usize| Batch {
+        cases,
+        inputs: common::random(2 * cases, 2),
+        targets: Targets::Classes(vec![1; cases]),
+    };
+    let mut network = mlp::<f64, _>(&[2, 3], Reproducible).unwrap();
+    let [no_forward, no_backward] =
+        [Pass::Forward, Pass::Backward].map(|missing| NetworkError::NoPass { missing });
+    let mut gradient = vec![7.0; 9];
+    let no_targets = Targets::Classes(Vec::new());
+    let mut generator = ChaCha8Rng::seed_from_u64(0);
+
+    assert_eq!(network.outputs().rows(), 0);
+    assert_eq!(network.mean_loss(&no_targets), Err(no_forward));
+    assert_eq!(network.backward(&weights, &no_targets), Err(no_forward));
+    assert_eq!(network.backward_sampled(&weights, &mut generator), Err(no_forward));
+    assert_eq!(network.tangent(&weights, &weights).err(), Some(no_forward));
+    assert_eq!(network.fisher_products(&weights, &weights, &weights), Err(no_forward));
+    assert_eq!(network.gradient(&mut gradient), Err(no_backward));
+    assert_eq!(network.evidence().err(), Some(no_backward));
+
+    // A backward pass belongs to the forward pass before it, whether the next batch has as many cases or not.
+    for cases in [5, 10] {
+        network.forward(&weights, &batch(10)).unwrap();
+        network.backward(&weights, &batch(10).targets).unwrap();
+        network.forward(&weights, &batch(cases)).unwrap();
+        assert_eq!(network.gradient(&mut gradient), Err(no_backward));
+        assert_eq!(network.evidence().err(), Some(no_backward));
+        network.fisher_products(&weights, &weights, &weights).unwrap();
+    }
+    assert_eq!(gradient, [7.0; 9]);
+    network.backward_sampled(&weights, &mut generator).unwrap();
+    network.gradient(&mut gradient).unwrap();
+    assert_eq!(no_forward.to_string(), "no batch has been run forward yet");
+    assert_eq!(no_backward.to_string(), "no backward pass has followed the last forward pass");
 }

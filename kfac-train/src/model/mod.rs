@@ -11,5 +11,5 @@ pub use autoencoder::autoencoder;
 pub use cnn::{ConvolutionStage, cnn};
 pub use init::Init;
 pub use mlp::mlp;
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, Pass};
 pub use rnn::rnn;
