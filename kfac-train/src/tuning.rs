@@ -114,21 +114,24 @@ impl<R> Found<R> {
     }
 }
 
+/// Tries a setting out: its score, and what is to be kept of it. Also receives the best so far, to give up early on what
+/// cannot beat it: a run cut short must return a higher score than that.
+pub type TryOut<'a, R> = dyn Fn(&[f64], Option<&Tried<R>>) -> (f64, R) + Sync + 'a;
+
 /// Searches the lattice of `axes` for the lowest score, from the best of `starts`.
 ///
 /// In each round all untried neighbours of the best setting are tried (in parallel on `threads`); the search ends
 /// when none is better, or after `most_rounds`. Of equals the one that was found first stays the best, and within a round
 /// that with the smallest place in the lattice.
 ///
-/// `run` gives a setting's score and what is to be kept of it. It also receives the best of the rounds before, to give
-/// up early on what cannot beat it: a run cut short must return a higher score than that. It never sees its own
-/// round, so that nothing depends on which of two threads is faster.
+/// What a setting has to beat is the best of the rounds before its own, never a result of its own round, so that nothing
+/// depends on which of two threads is faster.
 pub fn search<R: Send + Sync>(
     axes: &[Axis],
     starts: &[Vec<f64>],
     most_rounds: usize,
     threads: usize,
-    run: &(dyn Fn(&[f64], Option<&Tried<R>>) -> (f64, R) + Sync),
+    run: &TryOut<'_, R>,
 ) -> Found<R> {
     let place = |values: &Vec<f64>| -> Vec<i32> {
         axes.iter().zip(values).map(|(axis, &value)| axis.index(value)).collect()
