@@ -400,11 +400,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'static, T, M, K> {
     /// # Errors
     /// [`StorageError::EmptyLayer`], and [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], map: M, kernel: K) -> Result<Self, StorageError> {
-        let needed = state_len(net, M::LAYOUT);
-        if needed > isize::MAX as usize / T::BYTES {
-            return Err(StorageError::Numbers { needed, found: 0 });
-        }
-        Self::with_storage(Net::Owned(net.to_vec()), map, kernel, Storage::on_heap(net, M::LAYOUT))
+        let storage = Storage::on_heap(net, M::LAYOUT)?;
+        Self::with_storage(Net::Owned(net.to_vec()), map, kernel, storage)
     }
 }
 

@@ -600,8 +600,10 @@ fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
             assert_eq!(error, Some(StorageError::Numbers { needed, found: 100 }), "{shape:?}");
             #[cfg(feature = "alloc")]
             {
+                let refused = Some(StorageError::Numbers { needed, found: 0 });
                 let error = Preconditioner::on_heap(&net, map, Reproducible).err();
-                assert_eq!(error, Some(StorageError::Numbers { needed, found: 0 }), "{shape:?}");
+                assert_eq!(error, refused, "{shape:?}");
+                assert_eq!(Storage::<f32>::on_heap(&net, M::LAYOUT).err(), refused, "{shape:?}");
             }
             assert!(Schedule::EVERY_STEP.worst_step_flops(&net, map.cost()) > 0);
         }
