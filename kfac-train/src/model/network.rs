@@ -398,7 +398,7 @@ fn add_outer_products<T: Scalar, K: Kernel<T>>(
 }
 
 /// A network that cannot be built, or arguments that do not fit it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NetworkError {
     /// A layer has no input or no output.
