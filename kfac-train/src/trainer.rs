@@ -3,6 +3,7 @@
 use crate::data::{Batch, Source};
 use crate::model::Network;
 use crate::optimizer::{IterateAverage, Optimizer};
+pub use crate::stopwatch::Clock;
 use crate::stopwatch::Stopwatch;
 use kfac_linalg::{Kernel, Scalar};
 
@@ -35,7 +36,7 @@ pub struct Point {
     pub updates: u64,
     /// The metric.
     pub value: f64,
-    /// CPU seconds of training up to here, evaluation excluded.
+    /// Seconds of training up to here by [`Clock::HERE`], evaluation excluded.
     pub seconds: f64,
 }
 
@@ -75,7 +76,7 @@ impl History {
         self.points.last().map_or(f64::NAN, |point| point.value)
     }
 
-    /// Mean CPU milliseconds of an update.
+    /// Mean milliseconds of an update.
     pub fn milliseconds_per_update(&self) -> f64 {
         self.points.last().map_or(f64::NAN, |last| 1e3 * last.seconds / last.updates as f64)
     }

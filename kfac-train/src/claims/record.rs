@@ -60,7 +60,7 @@ pub struct Side {
     pub settings: Vec<(String, String)>,
     /// One result per seed, in the order of the seeds.
     pub seeds: Vec<SeedResult>,
-    /// Process time of one update, in milliseconds: median over the seeds.
+    /// Time of one update, in milliseconds: median over the seeds.
     pub milliseconds_per_update: f64,
 }
 
@@ -73,7 +73,7 @@ pub struct SeedResult {
     pub updates: Option<u64>,
     /// Training examples used up to there (updates times batch size).
     pub examples: Option<u64>,
-    /// Thread CPU seconds used up to there, evaluation excluded.
+    /// Seconds of training up to there, by the clock that the report names, evaluation excluded.
     pub seconds: Option<f64>,
     /// Updates that were allowed.
     pub budget: u64,
