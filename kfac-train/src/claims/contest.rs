@@ -2,7 +2,7 @@
 
 use super::contender::{Budget, Contender, sgd_axes};
 use super::task::Task;
-use super::verdict::{Bar, judged, median};
+use super::verdict::{Bar, Question, judged, median};
 use super::{AxisScale, Curve, Figure, Optimum, Profile, Progress, Row, Search, SeedResult, Settings, Side};
 use crate::trainer::{Continue, History, Point};
 use crate::tuning::{self, Axis, Found, Tried, in_parallel};
@@ -69,7 +69,13 @@ impl Contest<'_> {
             let method = self.side(kfac, self.kfac_budget, &seeds, runs, &targets);
             let baseline = self.side(&sgd, self.sgd_budget, &seeds, &sgd_runs, &targets);
             let search = self.describe_search(&found, seeds.len());
-            judged(self.bar, title.clone(), self.goal_in_words(), method, baseline, search)
+            let question = Question {
+                task: title.clone(),
+                target: self.goal_in_words(),
+                bar: self.bar,
+                seeds_with_target: targets.iter().flatten().count(),
+            };
+            judged(question, method, baseline, search)
         });
         (rows.collect(), self.figure(&kfac_runs, &sgd_runs))
     }
