@@ -53,10 +53,11 @@ impl Task for AutoencoderTask {
     }
 
     fn initial_weights(&self, network: &Net, seed: u64) -> Vec<f32> {
-        network.initial_weights(seed, |_| match self.nonlinearity {
+        let weights = network.initial_weights(seed, |_| match self.nonlinearity {
             Nonlinearity::Sigmoid => Init::Sparse,
             _ => Init::ScaledNormal,
-        })
+        });
+        weights.expect("they fit every block")
     }
 
     fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {

@@ -143,13 +143,16 @@ impl Contender {
         let mut network = task.network();
         let mut weights = task.initial_weights(&network, seed);
         let mut source = task.source(seed);
+        let failed = |error: StepError| History { failure: Some(error.to_string()), ..History::default() };
         let optimizer: Result<Box<dyn Optimizer<f32, Fast>>, StepError> = match self.method {
-            Method::Sgd(settings) => Ok(Box::new(Sgd::new(settings))),
+            Method::Sgd(settings) => {
+                Sgd::new(settings).map(|sgd| Box::new(sgd) as _).map_err(StepError::from)
+            }
             Method::Kfac(defaults) => defaults.build(&network, seed).map(|kfac| Box::new(kfac) as _),
         };
         let mut optimizer = match optimizer {
             Ok(optimizer) => optimizer,
-            Err(error) => return History { failure: Some(error.to_string()), ..History::default() },
+            Err(error) => return failed(error),
         };
         let plan = Plan {
             batch: task.batch(),
@@ -163,7 +166,8 @@ impl Contender {
             source: &mut *source,
             optimizer: &mut *optimizer,
         };
-        run.train(plan, &mut |network, weights| task.metric(network, weights), judge)
+        let history = run.train(plan, &mut |network, weights| task.metric(network, weights), judge);
+        history.unwrap_or_else(|error| failed(error.into()))
     }
 }
 

@@ -368,7 +368,7 @@ mod tests {
         }
 
         fn initial_weights(&self, network: &Net, seed: u64) -> Vec<f32> {
-            network.initial_weights(seed, |_| Init::ScaledNormal)
+            network.initial_weights(seed, |_| Init::ScaledNormal).unwrap()
         }
 
         fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {

@@ -33,7 +33,7 @@ impl Task for DigitsTask {
     }
 
     fn initial_weights(&self, network: &Net, seed: u64) -> Vec<f32> {
-        network.initial_weights(seed, |_| Init::HeNormal)
+        network.initial_weights(seed, |_| Init::HeNormal).expect("it fits every block")
     }
 
     fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {

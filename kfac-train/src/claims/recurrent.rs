@@ -41,10 +41,11 @@ impl Task for AddingTask {
     }
 
     fn initial_weights(&self, network: &Net, seed: u64) -> Vec<f32> {
-        network.initial_weights(seed, |block| match block {
+        let weights = network.initial_weights(seed, |block| match block {
             0 => Init::OrthogonalRecurrent { inputs: 2 },
             _ => Init::ScaledNormal,
-        })
+        });
+        weights.expect("the first block is the recurrent one, of two inputs")
     }
 
     fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {

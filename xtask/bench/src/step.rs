@@ -74,7 +74,7 @@ impl Workload {
     /// Never: the settings are constants that fit.
     pub fn new(contender: Contender) -> Self {
         let network = mlp(&WIDTHS, Fast::detect()).expect("widths are not zero");
-        let weights = network.initial_weights(0, |_| Init::HeNormal);
+        let weights = network.initial_weights(0, |_| Init::HeNormal).expect("it fits every block");
         let pixel = |index: usize| (index.wrapping_mul(2_654_435_761) >> 8) as f32 % 251.0 / 250.0;
         let batch = Batch {
             cases: BATCH,
@@ -83,7 +83,8 @@ impl Workload {
         };
         let optimizer: Box<dyn Optimizer<f32, Fast>> = match contender {
             Contender::Sgd => {
-                Box::new(Sgd::new(SgdSettings { rate: 1e-3, momentum: 0.9, clip: f64::INFINITY }))
+                let settings = SgdSettings { rate: 1e-3, momentum: 0.9, clip: f64::INFINITY };
+                Box::new(Sgd::new(settings).expect("settings are in range"))
             }
             Contender::Kfac => {
                 let clip = KlClip::new(1e-4).expect("positive");
