@@ -3,6 +3,7 @@
 //! Neighbours include diagonal moves (a higher rate with a tighter clip): searches along the axes alone have taken
 //! baselines for tuned that were half as fast as they could be.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,13 +103,26 @@ pub struct Found<R> {
     /// Everything that was tried: the best, then the others by their scores, and by their place in the lattice where
     /// these are equal.
     pub tried: Vec<Tried<R>>,
-    /// Was every neighbour of the best tried and none better, with no edge in the way?
-    pub is_interior: bool,
+    /// Where the best lies.
+    pub optimum: Optimum,
+}
+
+/// Where the best setting of a search lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimum {
+    /// Every neighbour, diagonal ones included, was tried, and none is better.
+    Interior,
+    /// The same, but it lies at the end of a list: a better one may lie beyond.
+    Edge,
+    /// The rounds were used up while the search still found better settings.
+    Unfinished,
+    /// No setting has a finite score.
+    NoScore,
 }
 
 impl<R> Found<R> {
-    /// The best setting, which is the one that [`is_interior`](Self::is_interior) speaks of; `None` where nothing was
-    /// tried.
+    /// The best setting, which is the one that [`optimum`](Self::optimum) speaks of; `None` where nothing was tried.
     pub fn best(&self) -> Option<&Tried<R>> {
         self.tried.first()
     }
@@ -165,13 +179,18 @@ pub fn search<R: Send + Sync>(
         }
         candidates = best.as_deref().map(neighbours).unwrap_or_default();
     }
-    let at_edge = best.as_ref().is_none_or(|place| {
-        tried[place].score.is_infinite() || axes.iter().zip(place).any(|(axis, &index)| axis.is_edge(index))
-    });
+    let at_edge = |place: &Vec<i32>| axes.iter().zip(place).any(|(axis, &index)| axis.is_edge(index));
+    let optimum = match &best {
+        Some(place) if tried[place].score.is_infinite() => Optimum::NoScore,
+        None => Optimum::NoScore,
+        Some(_) if !is_closed => Optimum::Unfinished,
+        Some(place) if at_edge(place) => Optimum::Edge,
+        Some(_) => Optimum::Interior,
+    };
     let best = best.and_then(|place| tried.remove(&place));
     let mut others: Vec<Tried<R>> = tried.into_values().collect();
     others.sort_by(|a, b| a.score.total_cmp(&b.score));
-    Found { tried: best.into_iter().chain(others).collect(), is_interior: is_closed && !at_edge }
+    Found { tried: best.into_iter().chain(others).collect(), optimum }
 }
 
 /// All places that differ by at most one along every axis.
@@ -248,23 +267,29 @@ mod tests {
             0.5 * (settings[0] * clip / 0.04).ln().abs() + (settings[0] / 0.16).ln().abs()
         };
         let found = found(&[vec![0.02, 1.0]], 50, 2, score);
-        assert!(found.is_interior);
+        assert_eq!(found.optimum, Optimum::Interior);
         assert_eq!(found.best().unwrap().setting, [0.16, 0.3]);
     }
 
     #[test]
     fn an_optimum_at_the_end_of_a_list_is_an_edge_unless_nothing_lies_beyond() {
         let lowest_clip = |settings: &[f64]| settings[0].ln().abs() + settings[1].min(10.0);
-        assert!(!found(&[vec![0.02, 1.0]], 50, 1, lowest_clip).is_interior);
+        assert_eq!(found(&[vec![0.02, 1.0]], 50, 1, lowest_clip).optimum, Optimum::Edge);
         let no_clip = |settings: &[f64]| settings[0].ln().abs() - settings[1].min(10.0);
         let found = found(&[vec![0.02, 0.3]], 50, 1, no_clip);
-        assert!(found.is_interior && found.best().unwrap().setting[1].is_infinite());
+        assert_eq!(found.optimum, Optimum::Interior);
+        assert!(found.best().unwrap().setting[1].is_infinite());
     }
 
     #[test]
-    fn scores_that_are_no_numbers_lose_and_an_unfinished_search_is_not_interior() {
-        assert!(!found(&[vec![0.02, 0.3]], 50, 1, |_| f64::NAN).is_interior);
-        assert!(!found(&[vec![0.02, 0.3]], 3, 1, |settings| settings[0]).is_interior);
+    fn a_search_without_a_score_and_one_that_ran_out_of_rounds_are_called_what_they_are() {
+        for none in [f64::NAN, f64::INFINITY] {
+            assert_eq!(found(&[vec![0.02, 0.3]], 50, 1, |_| none).optimum, Optimum::NoScore);
+        }
+        // Downhill for ever; along the edge of the other axis, which is not what ended it.
+        let slope = |settings: &[f64]| settings[0] * settings[1].min(10.0);
+        assert_eq!(found(&[vec![0.02, 0.03]], 3, 1, slope).optimum, Optimum::Unfinished);
+        assert_eq!(found(&[], 3, 1, slope).optimum, Optimum::NoScore);
     }
 
     /// Two settings are equally good. The second, found a round later, lies earlier in the lattice, and at an edge.
@@ -276,7 +301,7 @@ mod tests {
         };
         let found = found(&[vec![0.02, 0.3]], 50, 1, score);
         assert_eq!(found.best().unwrap().setting, [0.01, 0.1]);
-        assert_eq!((&*found.tried[1].setting, found.is_interior), (&[0.01, 0.03][..], true));
+        assert_eq!((&*found.tried[1].setting, found.optimum), (&[0.01, 0.03][..], Optimum::Interior));
     }
 
     /// What a candidate is told to beat is what stood at the start of its round, however the threads run.

@@ -232,6 +232,16 @@ impl<T: Scalar> StepBound<T> {
         self.kappa
     }
 
+    /// Where [`adapt`](Self::adapt) keeps the bound, floor and cap.
+    pub fn range(&self) -> [T; 2] {
+        self.range
+    }
+
+    /// Reduction ratios below and above which [`adapt`](Self::adapt) moves the bound.
+    pub fn thresholds(&self) -> [T; 2] {
+        self.thresholds
+    }
+
     /// Continues from a saved `κ`.
     ///
     /// # Errors
@@ -248,7 +258,7 @@ impl<T: Scalar> StepBound<T> {
     }
 
     /// Moves `κ` by the reduction ratio of the last step on the *next* batch, `(h(θ+δ) - h(θ)) / predicted`: above the
-    /// upper threshold (0.5) up by 1.1, below the lower one (0) down by 1.1. A NaN counts as below.
+    /// upper [threshold](Self::thresholds) up by 1.1, below the lower one down by 1.1. A NaN counts as below.
     pub fn adapt(&mut self, rho: T) {
         let growth = T::from_f64(1.1);
         let [lower, upper] = self.thresholds;
@@ -282,6 +292,7 @@ mod tests {
     #[test]
     fn the_bound_adapts_within_its_range() {
         let mut bound = StepBound::adaptive(0.01, [0.0095, 0.0105]).unwrap();
+        assert_eq!((bound.range(), bound.thresholds()), ([0.0095, 0.0105], [0.0, 0.5]));
         bound.adapt(0.3);
         assert_eq!(bound.kappa(), 0.01);
         bound.adapt(0.6);

@@ -3,7 +3,7 @@
 use super::contender::{Budget, Contender, sgd_axes};
 use super::task::Task;
 use super::verdict::{Bar, Question, judged, median};
-use super::{AxisScale, Curve, Figure, Optimum, Profile, Progress, Row, Search, SeedResult, Settings, Side};
+use super::{AxisScale, Curve, Figure, Profile, Progress, Row, Search, SeedResult, Settings, Side};
 use crate::trainer::{Continue, History, Point};
 use crate::tuning::{self, Axis, Found, Tried, in_parallel};
 
@@ -262,8 +262,8 @@ impl Contest<'_> {
         };
         Search {
             grid: grid.join(" x "),
-            runs: found.tried.len(),
-            optimum: if found.is_interior { Optimum::Interior } else { Optimum::Edge },
+            runs: found.tried.iter().map(|candidate| candidate.runs.len()).sum(),
+            optimum: found.optimum,
             leaders: leaders.collect(),
             per_seed_oracle: match self.goal {
                 Goal::Target(target) => (0..seeds).map(|seed| oracle(target, seed)).collect(),
@@ -335,11 +335,14 @@ mod tests {
     use crate::optimizer::MapChoice;
     use kfac_core::losses::Loss;
     use kfac_linalg::Fast;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A line through noisy points: a run takes next to no time.
     struct Line {
         data: Dataset,
         whole: Batch<f32>,
+        /// Runs so far.
+        runs: AtomicUsize,
     }
 
     impl Line {
@@ -350,7 +353,7 @@ mod tests {
             let name = "line".to_owned();
             let data =
                 Dataset { name, inputs, targets: Targets::Values(targets), input_len: 1, target_len: 1 };
-            Self { whole: data.whole(), data }
+            Self { whole: data.whole(), data, runs: AtomicUsize::new(0) }
         }
     }
 
@@ -372,6 +375,7 @@ mod tests {
         }
 
         fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {
+            self.runs.fetch_add(1, Ordering::Relaxed);
             Box::new(Sampled::new(&self.data, seed).unwrap())
         }
 
@@ -410,6 +414,19 @@ mod tests {
             side.seeds.iter_mut().for_each(|seed| seed.seconds = None);
         }
         format!("{row:#?}")
+    }
+
+    #[test]
+    fn the_search_counts_its_runs_and_not_its_settings() {
+        let task = Line::new();
+        let settings = Settings { profile: Profile::Quick, data: None, seeds: 3, threads: 2 };
+        let contest = contest(&task, Goal::Target(0.01));
+        let found = contest.tune(&[0, 1, 2], &settings, &Silent);
+        let search = contest.describe_search(&found, 3);
+        assert_eq!(search.runs, task.runs.load(Ordering::Relaxed));
+        // Three a setting, but two of those that have no chance after two.
+        let all = 3 * found.tried.len();
+        assert!(search.runs > all * 2 / 3 && search.runs < all, "{} runs of {all}", search.runs);
     }
 
     #[test]

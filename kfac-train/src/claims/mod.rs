@@ -13,8 +13,9 @@ mod recurrent;
 mod task;
 mod verdict;
 
+pub use crate::tuning::Optimum;
 pub use progress::{Progress, Silent};
-pub use record::{AxisScale, ClaimRecord, Curve, Figure, Optimum, Row, Search, SeedResult, Side, Verdict};
+pub use record::{AxisScale, ClaimRecord, Curve, Figure, Row, Search, SeedResult, Side, Verdict};
 
 use std::path::PathBuf;
 

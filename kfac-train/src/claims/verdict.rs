@@ -3,7 +3,7 @@
 use super::{Optimum, Row, Search, Side, Verdict};
 use crate::trainer::Clock;
 
-/// What a row is held against.
+/// What a row is held against. Each claim says in a note why its bar lies where it does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bar {
     /// The claim holds where the median ratio reaches this.
@@ -40,7 +40,7 @@ pub(super) fn judged(question: Question, method: Side, baseline: Side, search: S
     if method.seeds.len() == 1 && verdict != Verdict::NotMeasured {
         remark += " One seed: no spread.";
     }
-    let bar = format!(">= {}", bar.holds);
+    let bar = format!(">= {}, in part >= {}", bar.holds, bar.in_part);
     Row { task, target, method, baseline, search, ratio, ratio_range, time_ratio, bar, verdict, remark }
 }
 
@@ -87,9 +87,14 @@ fn verdict(
         Some(ratio) => format!(", {:.1} times more {time}.", 1.0 / ratio),
         None => ".".to_owned(),
     };
-    if search.optimum == Optimum::Edge {
-        remark += " Edge: the baseline's search did not close, it may be better than printed.";
-    }
+    remark += match search.optimum {
+        Optimum::Interior => "",
+        Optimum::Edge => " Edge: the baseline's best setting ends a list, it may be better than printed.",
+        Optimum::Unfinished => {
+            " Unfinished: the baseline's search ran out of rounds, it may be better than printed."
+        }
+        Optimum::NoScore => " No setting of the baseline came through its search.",
+    };
     (verdict, remark)
 }
 
@@ -202,9 +207,22 @@ mod tests {
 
     #[test]
     fn a_baseline_that_never_arrives_counts_with_its_budget() {
-        let row = row([Some(40); 3], [None; 3], Optimum::Edge);
+        let row = row([Some(40); 3], [None; 3], Optimum::Interior);
         assert_eq!((row.ratio, row.verdict), (None, Verdict::Holds));
-        assert!(row.remark.contains("more than 25.0") && row.remark.contains("Edge"), "{}", row.remark);
+        assert!(row.remark.contains("more than 25.0"), "{}", row.remark);
+        assert_eq!(row.bar, ">= 10, in part >= 4");
+    }
+
+    #[test]
+    fn the_remark_says_how_the_search_of_the_baseline_ended() {
+        for (optimum, word) in [
+            (Optimum::Edge, " Edge: "),
+            (Optimum::Unfinished, " Unfinished: "),
+            (Optimum::NoScore, " No setting"),
+        ] {
+            let row = row([Some(40); 3], [Some(400); 3], optimum);
+            assert!(row.remark.contains(word), "{}", row.remark);
+        }
     }
 
     #[test]
