@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
-use crate::map::{FactorMap, Map, MapError};
+use crate::map::{DampingInForce, FactorMap, Map, MapError};
 use crate::memory::{
     Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, scratch_len, state_len,
 };
@@ -155,8 +155,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     pub fn layer_report(&self, layer: usize) -> Option<LayerReport> {
         let slot = self.slots.get(layer)?;
         let damping_in_force = match M::DAMPING {
-            crate::map::DampingInForce::Current => (self.damping + self.l2).to_f64(),
-            crate::map::DampingInForce::LastRefresh => slot.refreshed_damping,
+            DampingInForce::Current => Some((self.damping + self.l2).to_f64()),
+            DampingInForce::LastRefresh => slot.is_ready().then_some(slot.refreshed_damping),
         };
         let oldest = slot.refreshed[0].min(slot.refreshed[1]);
         Some(LayerReport {

@@ -169,7 +169,7 @@ pub struct Refreshed {
     pub flops: u64,
     /// Sweeps of the eigenvalue method.
     pub sweeps: u8,
-    /// Did a factor vanish, so that `√λ I` took its place?
+    /// Did a factor vanish, or all but vanish, so that damping alone is left: `U = V / λ`?
     pub zero_trace: bool,
 }
 
