@@ -15,12 +15,14 @@ use kfac_train::kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_train::kfac_core::schedule::Schedule;
 use kfac_train::kfac_core::step::{KlClip, StepBound};
 use kfac_train::kfac_linalg::Reproducible;
-use kfac_train::layer::{Activation, Dense, Nonlinearity};
+use kfac_train::layer::{Activation, Dense, Layer, Nonlinearity};
 use kfac_train::model::{Network, NetworkError};
 use kfac_train::optimizer::{
     Adam, AdamSettings, IterateAverage, Kfac, KfacSettings, MapChoice, Optimizer, Sgd, SgdSettings,
     StepError, StepReport, StepRule,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A few steps of elementwise arithmetic: each rounds a handful of times.
 const ELEMENTWISE: f64 = 1e-14;
@@ -228,7 +230,7 @@ fn a_rejected_step_leaves_the_weights_to_the_bit_and_is_forgotten_but_for_the_da
     let net = Net {
         name: "dense, cliff, dense",
         layers: || {
-            let cliff = Cliff { len: 3, height: 4.0 };
+            let cliff = Cliff { len: 3, height: 4.0, forward_passes: Arc::default() };
             vec![Box::new(Dense::new(2, 3)), Box::new(cliff), Box::new(Dense::new(3, 2))]
         },
         outputs: 2,
@@ -242,6 +244,43 @@ fn a_rejected_step_leaves_the_weights_to_the_bit_and_is_forgotten_but_for_the_da
             let seen = run_beside_oracle(&net, Loss::Square, settings, 30.0);
             assert!((1..7).contains(&seen.rejected), "{map:?}: {seen:?}");
         }
+    }
+}
+
+/// A step runs its batch forward at the weights and where it leads; a bound that adapts also looks back from the next
+/// batch to the weights before the step.
+#[test]
+fn only_a_bound_that_adapts_costs_a_forward_pass() {
+    let bounds = [None, Some(StepBound::fixed(0.01)), Some(StepBound::adaptive(0.01, [0.001, 0.1]))];
+    for (bound, passes) in bounds.into_iter().zip([2, 2, 3]) {
+        let forward_passes = Arc::new(AtomicUsize::new(0));
+        let cliff = Cliff { len: 2, height: f64::INFINITY, forward_passes: forward_passes.clone() };
+        let layers: Vec<Box<dyn Layer<f64, Reproducible>>> =
+            vec![Box::new(Dense::new(3, 2)), Box::new(cliff)];
+        let mut network = Network::new(layers, Loss::Square, 2, Reproducible).unwrap();
+        let mut step =
+            AdaptiveStep::new(LevenbergMarquardt::new(0.1, AdaptationRule::feed_forward()).unwrap());
+        step.bound = bound.map(Result::unwrap);
+        let settings = KfacSettings {
+            map: MapChoice::Factored,
+            schedule: Schedule::EVERY_STEP,
+            decay: 0.9,
+            l2: 0.0,
+            rule: StepRule::Adaptive(step),
+            seed: 1,
+        };
+        let mut kfac = Kfac::new(&network, settings).unwrap();
+        let mut weights = random(8, 1);
+        let batch = |seed| Batch {
+            cases: 4,
+            inputs: random(12, seed),
+            targets: Targets::Values(random(8, seed + 1)),
+        };
+        kfac.step(&mut network, &mut weights, &batch(2)).unwrap();
+        let first = forward_passes.load(Ordering::Relaxed);
+        kfac.step(&mut network, &mut weights, &batch(4)).unwrap();
+        let second = forward_passes.load(Ordering::Relaxed) - first;
+        assert_eq!((first, second), (2, passes), "{bound:?}");
     }
 }
 

@@ -237,6 +237,11 @@ impl<T: Scalar> StepBound<T> {
         self.range
     }
 
+    /// Does [`adapt`](Self::adapt) ever move the bound?
+    pub fn is_adaptive(&self) -> bool {
+        self.range[0] < self.range[1]
+    }
+
     /// Reduction ratios below and above which [`adapt`](Self::adapt) moves the bound.
     pub fn thresholds(&self) -> [T; 2] {
         self.thresholds
@@ -278,6 +283,7 @@ mod tests {
     #[test]
     fn the_bound_scales_the_step_to_its_divergence() {
         let bound = StepBound::fixed(0.01).unwrap();
+        assert!(!bound.is_adaptive() && StepBound::<f64>::recurrent().is_adaptive());
         let model = QuadraticModel { lambda: 0.1, l2: 0.0 };
         let slopes = Slopes { gradient_delta: -1.0, delta_delta: 2.0, ..Slopes::default() };
         let fisher = FisherProducts { delta_delta: 3.0, ..FisherProducts::default() };

@@ -160,7 +160,8 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
         matrix(&self.last_tape().output, self.outputs)
     }
 
-    /// Mean over the cases of the loss, summed over the rows of a case.
+    /// Mean over the cases of the loss, summed over the rows of a case. The sum is one of `f64` and rounded once: a step is
+    /// judged by the difference of two such means.
     ///
     /// # Errors
     /// [`NetworkError::NoPass`] before a forward pass, [`NetworkError::Targets`] or [`NetworkError::Loss`] where the
@@ -168,11 +169,11 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     pub fn mean_loss(&self, targets: &Targets<T>) -> Result<T, NetworkError> {
         self.expect_pass(Pass::Forward)?;
         self.expect_targets(targets)?;
-        let mut total = T::ZERO;
+        let mut total = 0.0;
         for (row, outputs) in self.output_rows().enumerate() {
-            total += self.loss.value(outputs, self.target(targets, row))?;
+            total += self.loss.value(outputs, self.target(targets, row))?.to_f64();
         }
-        Ok(total / T::from_usize(self.cases))
+        Ok(T::from_f64(total / self.cases as f64))
     }
 
     /// Backward pass from the training targets: afterwards the tape holds `g` of the training loss.

@@ -108,13 +108,12 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
         network: &mut Network<T, K>,
         batch: &Batch<T>,
     ) -> Result<Option<T>, StepError> {
-        match &self.rule {
-            StepRule::Adaptive(step) if step.bound.is_some() && self.has_step => {
-                network.forward(&self.copy, batch)?;
-                Ok(Some(network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy)))
-            }
-            _ => Ok(None),
+        let StepRule::Adaptive(step) = &self.rule else { return Ok(None) };
+        if !self.has_step || !step.bound.is_some_and(|bound| bound.is_adaptive()) {
+            return Ok(None);
         }
+        network.forward(&self.copy, batch)?;
+        Ok(Some(network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy)))
     }
 
     /// Factors and inverses for this batch; the forward pass of the batch has been run.
