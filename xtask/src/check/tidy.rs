@@ -17,7 +17,8 @@ const UNSAFE_FOLDER: &str = "kfac-linalg/src/arch";
 const FORBIDS_UNSAFE: [&str; 4] =
     ["kfac-core/src/lib.rs", "kfac-train/src/lib.rs", "xtask/src/main.rs", "xtask/bench/src/lib.rs"];
 
-/// Top-level entries, as agreed in the design.
+/// What may lie at the top of the repository: the three crates, xtask, and the files that cargo, git or a reader looks for
+/// there. Everything else has a crate to live in.
 const TOP_LEVEL: [&str; 15] = [
     ".cargo",
     ".ci",
@@ -125,13 +126,16 @@ fn compare_top_level(there: &BTreeSet<String>, gitignore: &str) -> Vec<String> {
         .filter_map(|line| line.strip_prefix('/'))
         .map(|name| name.trim_end_matches('/'))
         .collect();
-    let agreed: BTreeSet<&str> = TOP_LEVEL.into();
-    let extra = there.iter().map(String::as_str).filter(|name| !agreed.contains(name));
+    let allowed: BTreeSet<&str> = TOP_LEVEL.into();
+    let extra = there.iter().map(String::as_str).filter(|name| !allowed.contains(name));
     let extra = extra.filter(|name| *name != ".git" && !ignored.contains(name));
     let extra = extra.map(|name| {
-        format!("{name}: not an agreed top-level entry; move it into the crate it belongs to, or ignore it in .gitignore")
+        format!(
+            "{name}: nothing else lies at the top of the repository; move it into the crate it belongs to, or ignore it in \
+             .gitignore"
+        )
     });
-    let missing = agreed.iter().filter(|name| !there.contains(**name));
+    let missing = allowed.iter().filter(|name| !there.contains(**name));
     extra.chain(missing.map(|name| format!("{name} is missing; restore it"))).collect()
 }
 
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_were_not_agreed_and_entries_that_are_missing_are_named() {
+    fn entries_that_do_not_belong_there_and_entries_that_are_missing_are_named() {
         let mut there: BTreeSet<String> = TOP_LEVEL.map(String::from).into();
         there.extend([".git", "target", "notes.txt"].map(String::from));
         there.remove("README.md");
