@@ -108,7 +108,10 @@ pub struct SettingError {
 
 impl SettingError {
     /// Refuses `value` unless it is `valid`.
-    pub(crate) fn unless<T: Scalar>(valid: bool, setting: &'static str, value: T) -> Result<(), Self> {
+    ///
+    /// # Errors
+    /// Setting and value.
+    pub fn unless<T: Scalar>(valid: bool, setting: &'static str, value: T) -> Result<(), Self> {
         if valid { Ok(()) } else { Err(Self { setting, value: value.to_f64() }) }
     }
 }

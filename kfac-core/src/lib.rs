@@ -24,7 +24,9 @@
 //! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
 //!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
-//! its result. Nothing here allocates; [`memory`] says how much storage a network takes, as constants.
+//! its result. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
+//! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
+//! product of [`Fast`](linalg::Fast).
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -23,7 +23,7 @@ pub enum Loss {
 /// Target of one case.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a, T> {
-    /// One number per output, for [`Loss::Square`] and [`Loss::Bernoulli`].
+    /// One number per output, for [`Loss::Square`] and, between 0 and 1, for [`Loss::Bernoulli`].
     Values(&'a [T]),
     /// Index of the class, for [`Loss::Softmax`].
     Class(usize),
@@ -46,6 +46,7 @@ impl Loss {
                 Ok(sum.ln() + (top - f))
             }
             (Self::Bernoulli, Target::Values(y)) => {
+                expect_probabilities(y)?;
                 // -y ln p - (1 - y) ln(1 - p) = ln(1 + e^f) - y f
                 Ok(sum_terms([outputs, y], |[f, y]| f.softplus() - y * f)?)
             }
@@ -80,6 +81,7 @@ impl Loss {
             }
             (Self::Bernoulli, Target::Values(y)) => {
                 same_length(outputs, y)?;
+                expect_probabilities(y)?;
                 for ((gradient, &f), &y) in gradient.iter_mut().zip(outputs).zip(y) {
                     *gradient = f.sigmoid() - y;
                 }
@@ -191,8 +193,22 @@ fn draw_class<T: Scalar>(probabilities: &[T], mut number: T) -> usize {
         }
         number -= p;
     }
-    // Only rounding leads here.
-    probabilities.len().saturating_sub(1)
+    // Only rounding leads here. The last class may have next to no probability, and its gradient would be enormous.
+    let mut most_probable = 0;
+    for (class, p) in probabilities.iter().enumerate() {
+        if *p > probabilities[most_probable] {
+            most_probable = class;
+        }
+    }
+    most_probable
+}
+
+/// Refuses targets that no Bernoulli variable has as its mean: pixels from 0 to 255, say.
+fn expect_probabilities<T: Scalar>(targets: &[T]) -> Result<(), LossError> {
+    match targets.iter().position(|y| !(T::ZERO..=T::ONE).contains(y)) {
+        Some(index) => Err(LossError::TargetRange { index, target: targets[index].to_f64() }),
+        None => Ok(()),
+    }
 }
 
 fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {
@@ -203,7 +219,7 @@ fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {
 }
 
 /// A target or a buffer that does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum LossError {
     /// The loss wants another kind of target.
@@ -214,6 +230,13 @@ pub enum LossError {
         class: usize,
         /// Number of outputs.
         outputs: usize,
+    },
+    /// A target of [`Loss::Bernoulli`] lies outside `[0, 1]`.
+    TargetRange {
+        /// Its place among the targets of the case.
+        index: usize,
+        /// The target.
+        target: f64,
     },
     /// A slice has another length than the outputs.
     Shape(ShapeError),
@@ -231,6 +254,9 @@ impl fmt::Display for LossError {
             Self::WrongTarget => f.write_str("softmax takes a class as target, the other losses take values"),
             Self::NoSuchClass { class, outputs } => {
                 write!(f, "class {class} is none of the {outputs} outputs")
+            }
+            Self::TargetRange { index, target } => {
+                write!(f, "target {index} is {target:e}, a binary cross-entropy takes numbers from 0 to 1")
             }
             Self::Shape(error) => error.fmt(f),
         }

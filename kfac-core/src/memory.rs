@@ -81,35 +81,43 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
     while layer < net.len() {
         let shape = net[layer];
         most = max(most, observe_scratch_len::<T, K>(shape));
-        most = max(most, workspace_len::<T, K>(M::REFRESH, shape));
-        most = max(most, apply_scratch_len::<T, K, M>(shape));
+        most = max(most, workspace_len::<T>(M::REFRESH, shape));
+        most = max(most, apply_scratch_len::<T, M>(shape));
         layer += 1;
     }
     most
 }
 
-/// One panel of rows, and what adding its second moment takes.
+/// What adding the second moments takes, one side after the other.
 pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
-    let side = shape.largest_side();
-    side.saturating_mul(K::PANEL_ROWS).saturating_add(product::syrk_scratch_len::<T>(side, K::PANEL_ROWS))
+    max(panel_len::<T, K>(shape.inputs()), panel_len::<T, K>(shape.outputs()))
+}
+
+/// One panel of rows of `width` numbers, and what adding its second moment takes.
+pub(crate) const fn panel_len<T: Scalar, K: Kernel<T>>(width: usize) -> usize {
+    let rows = width.saturating_mul(K::PANEL_ROWS);
+    rows.saturating_add(product::syrk_scratch_len::<T>(width, K::PANEL_ROWS))
 }
 
 /// The matrix that is preconditioned, one row to compare it with, and what the map takes.
-pub(crate) const fn apply_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
+pub(crate) const fn apply_scratch_len<T: Scalar, M: Map<T>>(shape: LayerShape) -> usize {
     let rows = shape.weights().saturating_add(shape.inputs());
-    rows.saturating_add(workspace_len::<T, K>(M::APPLY, shape))
+    rows.saturating_add(workspace_len::<T>(M::APPLY, shape))
 }
 
-const fn workspace_len<T: Scalar, K: Kernel<T>>(workspace: Workspace, shape: LayerShape) -> usize {
+const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> usize {
     let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
     let square = largest.saturating_mul(largest);
     if square > usize::MAX / 4 {
         return usize::MAX; // The routines' own lengths, a few squares, would not fit.
     }
+    // At every shape that occurs: nothing says that a larger matrix takes more.
     let routine = match workspace.routine {
-        Routine::Products => product::gemm_scratch_len::<T>(largest, largest, largest),
-        Routine::Inverse => cholesky::inverse_scratch_len::<T>(largest),
-        Routine::Jacobi => eigh::jacobi::scratch_len::<T>(largest),
+        Routine::Products => {
+            max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n))
+        }
+        Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
+        Routine::Jacobi => max(eigh::jacobi::scratch_len::<T>(m), eigh::jacobi::scratch_len::<T>(n)),
     };
     let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
     let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));
@@ -234,9 +242,16 @@ impl<T: Scalar> Storage<'_, T> {
 #[cfg(feature = "alloc")]
 impl<T: Scalar> Storage<'static, T> {
     /// Storage on the heap for `net` under `layout`.
-    pub fn on_heap(net: &[LayerShape], layout: Layout) -> Self {
-        let numbers = Buffer::Owned(alloc::vec![T::ZERO; state_len(net, layout)]);
-        Self { numbers, slots: Buffer::Owned(alloc::vec![LayerSlot::EMPTY; net.len()]) }
+    ///
+    /// # Errors
+    /// [`StorageError::Numbers`] where no memory can hold the network.
+    pub fn on_heap(net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
+        let needed = state_len(net, layout);
+        let mut numbers = alloc::vec::Vec::new();
+        numbers.try_reserve_exact(needed).map_err(|_| StorageError::Numbers { needed, found: 0 })?;
+        numbers.resize(needed, T::ZERO);
+        let slots = alloc::vec![LayerSlot::EMPTY; net.len()];
+        Ok(Self { numbers: Buffer::Owned(numbers), slots: Buffer::Owned(slots) })
     }
 }
 
@@ -402,5 +417,62 @@ impl<'s, T: Scalar> SideState<'s, T> {
             *value *= normaliser;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::{Eigenbasis, Factored};
+    use kfac_linalg::{Fast, Reproducible};
+
+    const NET: [LayerShape; 5] = [
+        LayerShape::dense(3, 40),
+        LayerShape::dense(40, 3),
+        LayerShape::dense(17, 16).without_bias(),
+        LayerShape::dense(1, 1).without_bias(),
+        LayerShape::dense(300, 2),
+    ];
+
+    /// What each routine is called with, beside what is cut off the scratch before it.
+    #[test]
+    fn the_scratch_serves_every_routine_at_every_shape_it_is_called_with() {
+        fn check<T: Scalar, K: Kernel<T>>() {
+            let gemm = product::gemm_scratch_len::<T>;
+            let inverse = cholesky::inverse_scratch_len::<T>;
+            let jacobi = eigh::jacobi::scratch_len::<T>;
+            for shape in NET {
+                let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
+                let apply = m * n + n; // `V` and a row of it.
+                for needed in [
+                    m * m + n * n + inverse(n),
+                    m * m + n * n + inverse(m),
+                    apply + largest * largest + m * n + gemm(m, n, m),
+                    apply + largest * largest + m * n + gemm(m, n, n),
+                ] {
+                    assert!(scratch_len::<T, K, Factored>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                for needed in [
+                    2 * n * n + n + jacobi(n),
+                    2 * m * m + m + jacobi(m),
+                    apply + m * n + gemm(m, n, m),
+                    apply + m * n + gemm(m, n, n),
+                ] {
+                    assert!(scratch_len::<T, K, Eigenbasis>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                for width in [m, n] {
+                    assert!(observe_scratch_len::<T, K>(shape) >= panel_len::<T, K>(width), "{shape:?}");
+                    // The last panel of a batch has fewer rows.
+                    for rows in 1..=K::PANEL_ROWS {
+                        let syrk = |rows| product::syrk_scratch_len::<T>(width, rows);
+                        assert!(syrk(rows) <= syrk(K::PANEL_ROWS), "{rows} rows of {width}");
+                    }
+                }
+            }
+        }
+        check::<f32, Reproducible>();
+        check::<f64, Reproducible>();
+        check::<f32, Fast>();
+        check::<f64, Fast>();
     }
 }

@@ -56,8 +56,11 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let scale = update.per_case;
         self.begin(layer, &update)?;
         let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
-        let (map, kernel) = (self.owner.map, self.owner.kernel);
-        map.accumulate(kernel, &mut self.owner.layer_state(layer), &evidence, scale, scratch)?;
+        // From here on nothing can fail: the evidence is checked, and the scratch is as long as the products need.
+        let kernel = self.owner.kernel;
+        let mut state = self.owner.layer_state(layer);
+        evidence.add_inputs(kernel, state.input.sum_mut()?, scale, scratch)?;
+        evidence.add_gradients(kernel, state.output.sum_mut()?, scale, scratch)?;
         self.gain(layer, inputs.cases(), weights);
         Ok(())
     }

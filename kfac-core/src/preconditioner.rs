@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
-use crate::map::{FactorMap, Map, MapError};
+use crate::map::{DampingInForce, FactorMap, Map, MapError};
 use crate::memory::{
     Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, scratch_len, state_len,
 };
@@ -155,8 +155,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     pub fn layer_report(&self, layer: usize) -> Option<LayerReport> {
         let slot = self.slots.get(layer)?;
         let damping_in_force = match M::DAMPING {
-            crate::map::DampingInForce::Current => (self.damping + self.l2).to_f64(),
-            crate::map::DampingInForce::LastRefresh => slot.refreshed_damping,
+            DampingInForce::Current => Some((self.damping + self.l2).to_f64()),
+            DampingInForce::LastRefresh => slot.is_ready().then_some(slot.refreshed_damping),
         };
         let oldest = slot.refreshed[0].min(slot.refreshed[1]);
         Some(LayerReport {
@@ -313,7 +313,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         let layer = gradient.layer();
         let &shape = self.net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: self.net.len() })?;
         gradient.expect_shape(shape)?;
-        self.expect_scratch(layer, apply_scratch_len::<T, K, M>(shape), scratch)
+        self.expect_scratch(layer, apply_scratch_len::<T, M>(shape), scratch)
             .map_err(|error| error.kind)?;
         if !self.slots[layer].is_ready() {
             return Err(match self.slots[layer].updates {
@@ -400,11 +400,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'static, T, M, K> {
     /// # Errors
     /// [`StorageError::EmptyLayer`], and [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], map: M, kernel: K) -> Result<Self, StorageError> {
-        let needed = state_len(net, M::LAYOUT);
-        if needed > isize::MAX as usize / T::BYTES {
-            return Err(StorageError::Numbers { needed, found: 0 });
-        }
-        Self::with_storage(Net::Owned(net.to_vec()), map, kernel, Storage::on_heap(net, M::LAYOUT))
+        let storage = Storage::on_heap(net, M::LAYOUT)?;
+        Self::with_storage(Net::Owned(net.to_vec()), map, kernel, storage)
     }
 }
 

@@ -11,7 +11,7 @@ pub struct RefreshReport {
     pub failures: u32,
     /// Units of layers without statistics, left alone.
     pub without_statistics: u32,
-    /// Units in which a factor vanished, so that `√λ I` took its place.
+    /// Units in which a factor vanished, or all but vanished, so that damping alone is left: `U = V / λ`.
     pub zero_traces: u32,
     /// Most sweeps that an eigenvalue method took.
     pub sweeps: u8,
@@ -44,6 +44,6 @@ pub struct LayerReport {
     pub age: Option<u64>,
     /// Failed refreshes in a row; where each side is a unit of its own, of the one that fails longest.
     pub failures: u8,
-    /// The damping that preconditioning uses now.
-    pub damping_in_force: f64,
+    /// The damping that preconditioning uses now; `None` where that is the one of a refresh which has not been yet.
+    pub damping_in_force: Option<f64>,
 }

@@ -20,7 +20,8 @@ impl Schedule {
     /// Statistics and all inverses at every step.
     pub const EVERY_STEP: Self = Self { statistics_every: 1, refresh_every: 1 };
 
-    /// Flops of the most expensive step's refreshes, leading order.
+    /// Flops of the most expensive step's refreshes, leading order. A `refresh_every` of 0, which
+    /// [`with_schedule`](crate::Preconditioner::with_schedule) refuses, has no step: 0.
     ///
     /// ```
     /// use kfac_core::{LayerShape, map::Eigenbasis, schedule::Schedule};

@@ -216,7 +216,8 @@ impl Window {
         if location >= height_out.saturating_mul(width_out) {
             return;
         }
-        // From here on stride, dilation and kernel are at least 1, and the patch fits into the padded image.
+        // From here on stride, dilation and kernel are at least 1, and the patch fits into the padded image, unless
+        // that is larger than any number: what lies beyond all numbers lies outside.
         let [height, width] = self.image;
         let corner = [location / width_out * self.stride[0], location % width_out * self.stride[1]];
         // Kernel columns whose pixel `corner + k dilation - padding` lies in `0..width`.
@@ -227,15 +228,14 @@ impl Window {
         if first == end {
             return;
         }
-        let column = corner[1] + first * step - left;
+        let pixel = |axis: usize, kernel: usize| {
+            let padded = kernel.checked_mul(self.dilation[axis])?.checked_add(corner[axis])?;
+            padded.checked_sub(self.padding[axis][0])
+        };
+        let Some(column) = pixel(1, first) else { return };
         for channel in 0..self.channels {
             for kernel_row in 0..self.kernel[0] {
-                let Some(row) = (corner[0] + kernel_row * self.dilation[0])
-                    .checked_sub(self.padding[0][0])
-                    .filter(|&row| row < height)
-                else {
-                    continue;
-                };
+                let Some(row) = pixel(0, kernel_row).filter(|&row| row < height) else { continue };
                 let place = (channel * self.kernel[0] + kernel_row) * self.kernel[1];
                 visit(place + first..place + end, (channel * height + row) * width + column);
             }
@@ -326,6 +326,14 @@ mod tests {
             window.add_patch(&[1.0; 4], location, &mut sum);
             assert_eq!((patch, sum), ([0.0; 4], [0.0; 9]), "{window:?} at {location}");
         }
+        // The last kernel row lies beyond all numbers.
+        let window = Window::new(1, [3, 3], [3, 1]).with_dilation([usize::MAX / 2 + 1, 1]);
+        let window = window.with_padding([[usize::MAX, 0], [0, 0]]);
+        let (mut patch, mut sum) = ([f64::NAN; 3], [0.0; 9]);
+        assert_eq!(window.output(), [1, 3]);
+        window.copy_patch(&image, 0, &mut patch);
+        window.add_patch(&[1.0; 3], 0, &mut sum);
+        assert_eq!((patch, sum), ([0.0; 3], [0.0; 9]));
     }
 
     #[test]

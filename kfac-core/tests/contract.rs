@@ -401,6 +401,11 @@ fn the_damping_in_force_is_the_one_reported() {
                 let v = gradients::<T>(10);
                 let other = T::from_f64(3.0);
                 kfac.set_damping(other).unwrap();
+                // A layer that has never been refreshed has no damping in force but the current one.
+                let mut room = Room::new::<M, K>(&NET);
+                let (fresh, _) = room.precondition(&NET, entry.map, entry.kernel);
+                let current = (M::DAMPING == DampingInForce::Current).then(|| fresh.damping().to_f64());
+                assert_eq!(fresh.layer_report(0).unwrap().damping_in_force, current, "{}", entry.name);
                 let expected = match M::DAMPING {
                     DampingInForce::LastRefresh => T::from_f64(LAMBDA),
                     DampingInForce::Current => other,
@@ -410,8 +415,8 @@ fn the_damping_in_force_is_the_one_reported() {
                     for layer in 0..NET.len() {
                         let what = format!("{}, layer {layer}, lambda {lambda}", entry.name);
                         let reported = kfac.layer_report(layer).unwrap().damping_in_force;
-                        assert_eq!(reported, lambda.to_f64(), "{what}");
-                        let want = dense_solution(kfac, entry.map, layer, reported, &v[layer]);
+                        assert_eq!(reported, Some(lambda.to_f64()), "{what}");
+                        let want = dense_solution(kfac, entry.map, layer, lambda.to_f64(), &v[layer]);
                         assert_close(&what, &widened(&u[layer]), &want, tolerance::<T>());
                     }
                 };
@@ -440,7 +445,8 @@ fn l2_weight_decay_is_added_to_the_damping() {
                 }
                 kfac.set_damping(T::from_f64(lambda)).unwrap();
                 kfac.refresh(scratch).unwrap();
-                assert_eq!(kfac.layer_report(0).unwrap().damping_in_force, 0.75, "{}", entry.name);
+                let in_force = kfac.layer_report(0).unwrap().damping_in_force;
+                assert_eq!(in_force, Some(0.75), "{}", entry.name);
                 precondition(&mut kfac, &v, scratch).unwrap().0
             });
             assert_eq!(bits(&u.concat()), bits(&with_l2.concat()), "{}", entry.name);
@@ -475,6 +481,35 @@ fn a_factor_that_vanishes_leaves_v_over_lambda_and_is_counted() {
         }
     }
     holds_for_every_map(&Vanished);
+}
+
+/// A unit that has died: its gradients fade from the average until they are subnormal, where a decay of 0.95 rounds to
+/// no decay. What they leave is next to nothing, which is not a failure: `U = V / λ`, as if they had vanished.
+#[test]
+fn a_layer_whose_output_has_died_is_preconditioned_for_good() {
+    fn check<M: FactorMap<f32>>(map: M) {
+        let net = [LayerShape::dense(4, 24)];
+        let mut room = Room::<f32>::new::<M, Reproducible>(&net);
+        let (mut kfac, scratch) = room.precondition(&net, map, Reproducible);
+        let (a, mut g) = (random(CASES * 4, 1), vec![0.0; CASES * 24]);
+        g.iter_mut().step_by(24).zip(random::<f32>(CASES, 2)).for_each(|(g, alive)| *g = alive);
+        kfac.set_damping(0.25).unwrap();
+        for update in 0..2_600 {
+            let a = MatRef::row_major(&a, CASES, 4).unwrap();
+            let gradients = OutputGradients::per_case(MatRef::row_major(&g, CASES, 24).unwrap());
+            kfac.observe(CASES).add(0, &Rows(a), gradients, scratch).unwrap();
+            let report = kfac.refresh(scratch).unwrap();
+            assert_eq!(report.failures, 0, "{}: update {update}", M::NAME);
+            g.fill(0.0);
+        }
+        let v: Vec<f32> = random(5 * 24, 3);
+        let mut u = v.clone();
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        let want: Vec<f64> = v.iter().map(|&v| f64::from(v) / 0.25).collect();
+        assert_close(M::NAME, &widened(&u), &want, tolerance::<f32>());
+    }
+    check(Factored);
+    check(Eigenbasis::full());
 }
 
 /// A preconditioner that owns its memory computes what one in lent memory does.

@@ -147,9 +147,38 @@ fn targets_and_buffers_that_do_not_fit_are_refused() {
     assert_eq!(Loss::Softmax.gradient(&OUTPUTS, Target::Class(3), &mut g), Err(none));
     assert_eq!(Loss::Softmax.value(&OUTPUTS, VALUES), Err(LossError::WrongTarget));
     assert_eq!(none.to_string(), "class 3 is none of the 3 outputs");
+    for target in [255.0, -1e-9, 1.0 + 1e-9, f64::INFINITY] {
+        let pixels = [0.0, 1.0, target];
+        let error = LossError::TargetRange { index: 2, target };
+        assert_eq!(Loss::Bernoulli.value(&OUTPUTS, Target::Values(&pixels)), Err(error));
+        assert_eq!(Loss::Bernoulli.gradient(&OUTPUTS, Target::Values(&pixels), &mut g), Err(error));
+        assert!(Loss::Square.value(&OUTPUTS, Target::Values(&pixels)).is_ok());
+    }
+    let error = Loss::Bernoulli.value(&OUTPUTS, Target::Values(&[0.0, f64::NAN, 1.0])).unwrap_err();
+    let sentence = "target 1 is NaN, a binary cross-entropy takes numbers from 0 to 1";
+    assert_eq!(error.to_string(), sentence);
     let few = LossError::Shape(ShapeError { expected: [4, 1], found: [3, 1] });
     assert_eq!(Loss::Square.sampled_gradient(&OUTPUTS, &[0; 3], &mut g), Err(few));
     let v: Vec<f64> = random(2, 1);
     assert!(Loss::Square.fisher_product(&OUTPUTS, &v, &OUTPUTS).is_err());
     assert!(Loss::Square.fisher_product(&OUTPUTS, &OUTPUTS, &v).is_err());
+}
+
+/// The probabilities of single precision add up to a little less than 1, and the largest draw lies beyond: it goes to
+/// the most probable class, not to a last one that has no probability at all.
+#[test]
+fn a_draw_beyond_all_probabilities_is_the_most_probable_class() {
+    let mut beyond = 0;
+    for classes in 4..400 {
+        let mut outputs = vec![0.0_f32; classes];
+        outputs[1] = 0.5;
+        *outputs.last_mut().unwrap() = -200.0; // e^-200 is 0
+        let mut g = vec![0.0; classes];
+        Loss::Softmax.sampled_gradient(&outputs, &[u32::MAX], &mut g).unwrap();
+        let drawn = g.iter().position(|&g| g < 0.0).unwrap();
+        assert!(drawn < classes - 1, "{classes} classes: {drawn} was drawn, its probability is 0");
+        // The largest draw lies far from this class's own share.
+        beyond += u32::from(drawn == 1);
+    }
+    assert!(beyond > 10, "{beyond} draws lay beyond all probabilities");
 }

@@ -6,11 +6,12 @@ mod common;
 use common::run::{self, NET};
 use common::{Room, saved};
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt};
+use kfac_core::error::SettingError;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
 use kfac_core::map::{Eigenbasis, FactorMap, Factored};
 use kfac_core::memory::state_len;
-use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep};
+use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep, ResumeError};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
 use kfac_core::step::{FisherProducts, Slopes, StepBound};
@@ -199,9 +200,31 @@ fn the_adaptive_recipe_resumes_through_the_next_batch() {
             assert_eq!(found, *marks, "step {step}, saved after {after}");
         }
     }
-    let mut refused = recipe(1.0);
-    let before = refused;
-    let outside = AdaptiveProgress { kappa: Some(1.0), ..history[3].0 };
-    assert_eq!(refused.resume(outside).unwrap_err().setting, "kappa");
-    assert_eq!(refused, before);
+}
+
+#[test]
+fn progress_of_another_recipe_is_refused_by_name_and_changes_nothing() {
+    let damping = || LevenbergMarquardt::new(1.0, AdaptationRule::feed_forward()).unwrap();
+    let bounded = AdaptiveStep::new(damping()).with_bound(StepBound::adaptive(0.01, [1e-3, 0.1]).unwrap());
+    let free = AdaptiveStep::new(damping());
+    let (with_kappa, without_kappa) = (bounded.progress(), free.progress());
+    let setting = |setting, value| ResumeError::Setting(SettingError { setting, value });
+    for (recipe, progress, error) in [
+        (bounded, AdaptiveProgress { kappa: Some(1.0), ..with_kappa }, setting("kappa", 1.0)),
+        (bounded, AdaptiveProgress { lambda: 1e7, ..with_kappa }, setting("lambda", 1e7)),
+        (bounded, without_kappa, ResumeError::NoKappa { bound: 0.01 }),
+        (free, with_kappa, ResumeError::NoBound { kappa: 0.01 }),
+        (
+            free,
+            AdaptiveProgress { predicted: f64::INFINITY, ..without_kappa },
+            ResumeError::Predicted { predicted: f64::INFINITY },
+        ),
+    ] {
+        let mut refused = recipe;
+        assert_eq!(refused.resume(progress), Err(error));
+        assert_eq!(refused, recipe, "{error}");
+    }
+    let mut refused = free;
+    let error = refused.resume(AdaptiveProgress { predicted: f64::NAN, ..without_kappa }).unwrap_err();
+    assert_eq!((error.to_string().as_str(), refused), ("the saved predicted change is NaN", free));
 }

@@ -20,10 +20,7 @@ pub trait Kernel<T: Scalar>: sealed::Sealed + Copy + Send + Sync {
 
     /// Forms a product, shapes and scratch checked.
     #[doc(hidden)]
-    #[inline]
-    fn product(self, product: Product<'_, T>) {
-        self.run(product);
-    }
+    fn product(self, product: Product<'_, T>);
 }
 
 mod sealed {
@@ -46,6 +43,11 @@ impl<T: Scalar> Kernel<T> for Reproducible {
     fn run<W: Task<T>>(self, task: W) -> W::Output {
         InstructionSet::detect().run_unfused(task)
     }
+
+    #[inline]
+    fn product(self, product: Product<'_, T>) {
+        T::product_unfused(InstructionSet::detect(), product);
+    }
 }
 
 /// [`Reproducible`] on a set of instructions of the caller's choice: the same bits at another speed.
@@ -58,6 +60,11 @@ impl<T: Scalar> Kernel<T> for ReproducibleOn {
     #[inline]
     fn run<W: Task<T>>(self, task: W) -> W::Output {
         self.0.run_unfused(task)
+    }
+
+    #[inline]
+    fn product(self, product: Product<'_, T>) {
+        T::product_unfused(self.0, product);
     }
 }
 
@@ -97,13 +104,12 @@ impl<T: Scalar> Kernel<T> for Fast {
         self.instructions.run(task)
     }
 
-    #[cfg(feature = "matrixmultiply")]
     #[inline]
     fn product(self, product: Product<'_, T>) {
-        if self.instructions.is_fused() {
-            self.run(product);
-        } else {
-            crate::arch::matrixmultiply::product(product);
+        #[cfg(feature = "matrixmultiply")]
+        if !self.instructions.is_fused() {
+            return crate::arch::matrixmultiply::product(product);
         }
+        T::product(self.instructions, product);
     }
 }

@@ -17,7 +17,8 @@ pub use engine::Engine;
 pub use kfac_core;
 pub use kfac_linalg;
 
-/// The loop of the workspace's README, compiled and run.
+/// The loop of the README, compiled and run. Cargo packages that of the workspace with the crate, and knows where it lies in
+/// either place.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", env!("CARGO_PKG_README")))]
 struct Readme;

@@ -2,7 +2,7 @@
 //!
 //! The key of ChaCha8 is the seed (little-endian, then zeros), the stream tells the uses of one seed apart.
 //! Draws are made from raw integers by the few lines below, not by `rand`'s distributions, whose values may
-//! change with its version: hashed trajectories rest on these bits (contract C3).
+//! change with its version: trajectories that are compared to the bit rest on these.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -3,17 +3,19 @@
 use crate::data::{Batch, Source};
 use crate::model::Network;
 use crate::optimizer::{IterateAverage, Optimizer};
+pub use crate::stopwatch::Clock;
 use crate::stopwatch::Stopwatch;
+use kfac_core::error::SettingError;
 use kfac_linalg::{Kernel, Scalar};
 
 /// How long a run goes on and how it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// Cases of a batch.
+    /// Cases of a batch, at least 1.
     pub batch: usize,
     /// Most updates.
     pub updates: u64,
-    /// Updates from one evaluation to the next; the last update is always evaluated.
+    /// Updates from one evaluation to the next, at least 1; the last update is always evaluated.
     pub evaluate_every: u64,
     /// Decay of the averaged iterates that are evaluated in place of the weights; `None` evaluates the weights.
     pub averaging: Option<f64>,
@@ -35,7 +37,7 @@ pub struct Point {
     pub updates: u64,
     /// The metric.
     pub value: f64,
-    /// CPU seconds of training up to here, evaluation excluded.
+    /// Seconds of training up to here by [`Clock::HERE`], evaluation excluded.
     pub seconds: f64,
 }
 
@@ -75,7 +77,7 @@ impl History {
         self.points.last().map_or(f64::NAN, |point| point.value)
     }
 
-    /// Mean CPU milliseconds of an update.
+    /// Mean milliseconds of an update.
     pub fn milliseconds_per_update(&self) -> f64 {
         self.points.last().map_or(f64::NAN, |last| 1e3 * last.seconds / last.updates as f64)
     }
@@ -100,25 +102,30 @@ impl<T: Scalar, K: Kernel<T>> Run<'_, T, K> {
     /// Trains by `plan`; `evaluate` measures the network at given weights, `judge` says whether to go on.
     ///
     /// An update that fails, or a metric that is not finite, ends the run; both are results.
+    ///
+    /// # Errors
+    /// [`SettingError`] where the plan is out of its range; then nothing is run.
     pub fn train(
         &mut self,
         plan: Plan,
         evaluate: &mut Metric<'_, T, K>,
         judge: &mut dyn FnMut(Point) -> Continue,
-    ) -> History {
+    ) -> Result<History, SettingError> {
+        SettingError::unless(plan.batch > 0, "batch", plan.batch as f64)?;
+        SettingError::unless(plan.evaluate_every > 0, "evaluate_every", plan.evaluate_every as f64)?;
         let mut history = History::default();
-        let mut average = plan.averaging.map(IterateAverage::new);
+        let mut average = plan.averaging.map(IterateAverage::new).transpose()?;
         let mut batch = Batch::default();
         let first = Point { updates: 0, value: evaluate(self.network, self.weights), seconds: 0.0 };
         if history.record(first) == Continue::No {
-            return history;
+            return Ok(history);
         }
         let mut watch = Stopwatch::start();
         for update in 1..=plan.updates {
             self.source.next_batch(plan.batch, &mut batch);
             if let Err(error) = self.optimizer.step(self.network, self.weights, &batch) {
                 history.failure = Some(error.to_string());
-                return history;
+                return Ok(history);
             }
             if let Some(average) = &mut average {
                 average.add(self.weights);
@@ -133,10 +140,10 @@ impl<T: Scalar, K: Kernel<T>> Run<'_, T, K> {
             };
             let point = Point { updates: update, value, seconds };
             if history.record(point) == Continue::No || judge(point) == Continue::No {
-                return history;
+                return Ok(history);
             }
             watch.resume();
         }
-        history
+        Ok(history)
     }
 }

@@ -3,7 +3,8 @@
 //! Neighbours include diagonal moves (a higher rate with a tighter clip): searches along the axes alone have taken
 //! baselines for tuned that were half as fast as they could be.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,75 +86,115 @@ impl Axis {
     }
 }
 
+/// A setting that was tried, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Tried<R> {
+    /// Its values, one per axis.
+    pub setting: Vec<f64>,
+    /// Low is good; infinite where nothing came of it.
+    pub score: f64,
+    /// What was kept of its runs.
+    pub runs: R,
+}
+
 /// What a search has found.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// Everything that was tried, best first: settings and score.
-    pub tried: Vec<(Vec<f64>, f64)>,
-    /// Was every neighbour of the best tried and none better, with no edge in the way?
-    pub is_interior: bool,
+pub struct Found<R> {
+    /// Everything that was tried: the best, then the others by their scores, and by their place in the lattice where
+    /// these are equal.
+    pub tried: Vec<Tried<R>>,
+    /// Where the best lies.
+    pub optimum: Optimum,
 }
+
+/// Where the best setting of a search lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimum {
+    /// Every neighbour, diagonal ones included, was tried, and none is better.
+    Interior,
+    /// The same, but it lies at the end of a list: a better one may lie beyond.
+    Edge,
+    /// The rounds were used up while the search still found better settings.
+    Unfinished,
+    /// No setting has a finite score.
+    NoScore,
+}
+
+impl<R> Found<R> {
+    /// The best setting, which is the one that [`optimum`](Self::optimum) speaks of; `None` where nothing was tried.
+    pub fn best(&self) -> Option<&Tried<R>> {
+        self.tried.first()
+    }
+}
+
+/// Tries a setting out: its score, and what is to be kept of it. Also receives the best so far, to give up early on what
+/// cannot beat it: a run cut short must return a higher score than that.
+pub type TryOut<'a, R> = dyn Fn(&[f64], Option<&Tried<R>>) -> (f64, R) + Sync + 'a;
 
 /// Searches the lattice of `axes` for the lowest score, from the best of `starts`.
 ///
-/// In each round all untried neighbours of the best setting are scored (in parallel on `threads`); the search ends
-/// when none is better, or after `most_rounds`. `score` also receives the best score so far, to give up early on
-/// what cannot beat it: a run cut short must return a higher score than that.
-pub fn search(
+/// In each round all untried neighbours of the best setting are tried (in parallel on `threads`); the search ends
+/// when none is better, or after `most_rounds`. Of equals the one that was found first stays the best, and within a round
+/// that with the smallest place in the lattice.
+///
+/// What a setting has to beat is the best of the rounds before its own, never a result of its own round, so that nothing
+/// depends on which of two threads is faster.
+pub fn search<R: Send + Sync>(
     axes: &[Axis],
     starts: &[Vec<f64>],
     most_rounds: usize,
     threads: usize,
-    score: &(dyn Fn(&[f64], Option<f64>) -> f64 + Sync),
-) -> Found {
+    run: &TryOut<'_, R>,
+) -> Found<R> {
     let place = |values: &Vec<f64>| -> Vec<i32> {
         axes.iter().zip(values).map(|(axis, &value)| axis.index(value)).collect()
     };
     let values = |place: &[i32]| -> Option<Vec<f64>> {
         axes.iter().zip(place).map(|(axis, &index)| axis.value(index)).collect()
     };
-    let mut scores: BTreeMap<Vec<i32>, f64> = BTreeMap::new();
-    let mut best: Option<(Vec<i32>, f64)> = None;
-    let mut candidates: Vec<Vec<i32>> = starts.iter().map(place).collect();
+    let mut tried: BTreeMap<Vec<i32>, Tried<R>> = BTreeMap::new();
+    let mut best: Option<Vec<i32>> = None;
+    let mut candidates: BTreeSet<Vec<i32>> = starts.iter().map(place).collect();
     let mut is_closed = false;
     for _ in 0..most_rounds {
-        candidates.retain(|candidate| !scores.contains_key(candidate) && values(candidate).is_some());
-        candidates.sort();
-        candidates.dedup();
-        if candidates.is_empty() {
-            is_closed = true;
-            break;
-        }
-        let to_beat = best.as_ref().map(|(_, score)| *score);
-        let results = in_parallel(threads, &candidates, |candidate| {
-            values(candidate).map_or(f64::INFINITY, |settings| score(&settings, to_beat))
-        });
-        let before = best.clone();
-        for (candidate, result) in candidates.drain(..).zip(results) {
+        let new = candidates.iter().filter(|place| !tried.contains_key(*place));
+        let round: Vec<(&Vec<i32>, Vec<f64>)> =
+            new.filter_map(|place| Some((place, values(place)?))).collect();
+        let to_beat = best.as_ref().map(|place| &tried[place]);
+        let results = in_parallel(threads, &round, |(_, setting)| run(setting, to_beat));
+        let mut is_better = false;
+        for ((place, setting), (score, runs)) in round.into_iter().zip(results) {
             // A score that is no number is as bad as none.
-            let result = if result.is_nan() { f64::INFINITY } else { result };
-            if best.as_ref().is_none_or(|(_, score)| result < *score) {
-                best = Some((candidate.clone(), result));
+            let score = if score.is_nan() { f64::INFINITY } else { score };
+            if best.as_ref().is_none_or(|best| score < tried[best].score) {
+                best = Some(place.clone());
+                is_better = true;
             }
-            scores.insert(candidate, result);
+            tried.insert(place.clone(), Tried { setting, score, runs });
         }
-        if best == before {
+        if !is_better {
             is_closed = true;
             break;
         }
-        candidates = best.as_ref().map(|(place, _)| neighbours(place)).unwrap_or_default();
+        candidates = best.as_deref().map(neighbours).unwrap_or_default();
     }
-    let at_edge = best.as_ref().is_none_or(|(place, score)| {
-        score.is_infinite() || axes.iter().zip(place).any(|(axis, &index)| axis.is_edge(index))
-    });
-    let mut tried: Vec<(Vec<f64>, f64)> =
-        scores.iter().filter_map(|(place, &score)| Some((values(place)?, score))).collect();
-    tried.sort_by(|a, b| a.1.total_cmp(&b.1));
-    Found { tried, is_interior: is_closed && !at_edge }
+    let at_edge = |place: &Vec<i32>| axes.iter().zip(place).any(|(axis, &index)| axis.is_edge(index));
+    let optimum = match &best {
+        Some(place) if tried[place].score.is_infinite() => Optimum::NoScore,
+        None => Optimum::NoScore,
+        Some(_) if !is_closed => Optimum::Unfinished,
+        Some(place) if at_edge(place) => Optimum::Edge,
+        Some(_) => Optimum::Interior,
+    };
+    let best = best.and_then(|place| tried.remove(&place));
+    let mut others: Vec<Tried<R>> = tried.into_values().collect();
+    others.sort_by(|a, b| a.score.total_cmp(&b.score));
+    Found { tried: best.into_iter().chain(others).collect(), optimum }
 }
 
 /// All places that differ by at most one along every axis.
-fn neighbours(place: &[i32]) -> Vec<Vec<i32>> {
+fn neighbours(place: &[i32]) -> BTreeSet<Vec<i32>> {
     let mut all = vec![Vec::new()];
     for &index in place {
         all = all
@@ -163,8 +204,7 @@ fn neighbours(place: &[i32]) -> Vec<Vec<i32>> {
             })
             .collect();
     }
-    all.retain(|candidate| candidate != place);
-    all
+    all.into_iter().filter(|candidate| candidate != place).collect()
 }
 
 /// `function` of every item, in order, computed by `threads` threads.
@@ -209,33 +249,76 @@ mod tests {
         ]
     }
 
+    /// A search by a score alone.
+    fn found(
+        starts: &[Vec<f64>],
+        most_rounds: usize,
+        threads: usize,
+        score: impl Fn(&[f64]) -> f64 + Sync,
+    ) -> Found<()> {
+        search(&axes(), starts, most_rounds, threads, &|setting, _| (score(setting), ()))
+    }
+
     #[test]
     fn the_search_walks_to_an_interior_optimum_along_the_diagonal() {
         // A valley: rate times clip stays near 0.04, and the best lies at rate 0.16.
-        let score = |settings: &[f64], _: Option<f64>| {
+        let score = |settings: &[f64]| {
             let clip = settings[1].min(10.0);
             0.5 * (settings[0] * clip / 0.04).ln().abs() + (settings[0] / 0.16).ln().abs()
         };
-        let found = search(&axes(), &[vec![0.02, 1.0]], 50, 2, &score);
-        assert!(found.is_interior);
-        assert_eq!(found.tried[0].0, [0.16, 0.3]);
+        let found = found(&[vec![0.02, 1.0]], 50, 2, score);
+        assert_eq!(found.optimum, Optimum::Interior);
+        assert_eq!(found.best().unwrap().setting, [0.16, 0.3]);
     }
 
     #[test]
     fn an_optimum_at_the_end_of_a_list_is_an_edge_unless_nothing_lies_beyond() {
-        let lowest_clip = |settings: &[f64], _: Option<f64>| settings[0].ln().abs() + settings[1].min(10.0);
-        assert!(!search(&axes(), &[vec![0.02, 1.0]], 50, 1, &lowest_clip).is_interior);
-        let no_clip = |settings: &[f64], _: Option<f64>| settings[0].ln().abs() - settings[1].min(10.0);
-        let found = search(&axes(), &[vec![0.02, 0.3]], 50, 1, &no_clip);
-        assert!(found.is_interior && found.tried[0].0[1].is_infinite());
+        let lowest_clip = |settings: &[f64]| settings[0].ln().abs() + settings[1].min(10.0);
+        assert_eq!(found(&[vec![0.02, 1.0]], 50, 1, lowest_clip).optimum, Optimum::Edge);
+        let no_clip = |settings: &[f64]| settings[0].ln().abs() - settings[1].min(10.0);
+        let found = found(&[vec![0.02, 0.3]], 50, 1, no_clip);
+        assert_eq!(found.optimum, Optimum::Interior);
+        assert!(found.best().unwrap().setting[1].is_infinite());
     }
 
     #[test]
-    fn scores_that_are_no_numbers_lose_and_an_unfinished_search_is_not_interior() {
-        let all_fail = |_: &[f64], _: Option<f64>| f64::NAN;
-        assert!(!search(&axes(), &[vec![0.02, 0.3]], 50, 1, &all_fail).is_interior);
-        let slope = |settings: &[f64], _: Option<f64>| settings[0];
-        assert!(!search(&axes(), &[vec![0.02, 0.3]], 3, 1, &slope).is_interior);
+    fn a_search_without_a_score_and_one_that_ran_out_of_rounds_are_called_what_they_are() {
+        for none in [f64::NAN, f64::INFINITY] {
+            assert_eq!(found(&[vec![0.02, 0.3]], 50, 1, |_| none).optimum, Optimum::NoScore);
+        }
+        // Downhill for ever; along the edge of the other axis, which is not what ended it.
+        let slope = |settings: &[f64]| settings[0] * settings[1].min(10.0);
+        assert_eq!(found(&[vec![0.02, 0.03]], 3, 1, slope).optimum, Optimum::Unfinished);
+        assert_eq!(found(&[], 3, 1, slope).optimum, Optimum::NoScore);
+    }
+
+    /// Two settings are equally good. The second, found a round later, lies earlier in the lattice, and at an edge.
+    #[test]
+    fn the_best_is_the_setting_of_which_it_is_said_that_it_is_interior() {
+        let score = |settings: &[f64]| match settings {
+            [0.01, 0.03 | 0.1] => 1.0,
+            _ => 2.0,
+        };
+        let found = found(&[vec![0.02, 0.3]], 50, 1, score);
+        assert_eq!(found.best().unwrap().setting, [0.01, 0.1]);
+        assert_eq!((&*found.tried[1].setting, found.optimum), (&[0.01, 0.03][..], Optimum::Interior));
+    }
+
+    /// What a candidate is told to beat is what stood at the start of its round, however the threads run.
+    #[test]
+    fn no_candidate_sees_the_results_of_its_own_round() {
+        let slope =
+            |settings: &[f64]| (settings[0] / 0.16).ln().abs() + (settings[1].min(10.0) / 0.3).ln().abs();
+        for threads in [1, 4] {
+            let run = |settings: &[f64], to_beat: Option<&Tried<Option<f64>>>| {
+                (slope(settings), to_beat.map(|tried| tried.score))
+            };
+            let found = search(&axes(), &[vec![0.01, 1.0]], 50, threads, &run);
+            let told: BTreeSet<String> =
+                found.tried.iter().map(|tried| format!("{:?}", tried.runs)).collect();
+            // One start, then the best of every round: the way is four steps of the rate long.
+            assert_eq!(told.len(), 6, "{told:?}");
+        }
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn the_gradient_is_the_mean_over_cases_of_what_the_evidence_holds() {
         let gradient = case.gradient();
         let cases = case.batch.cases;
         let blocks: Vec<_> = case.network.blocks().collect();
-        for ((shape, part), (inputs, gradients)) in blocks.into_iter().zip(case.network.evidence()) {
+        for ((shape, part), (inputs, gradients)) in blocks.into_iter().zip(case.network.evidence().unwrap()) {
             let g = gradients.rows();
             assert_eq!(inputs.cases() * inputs.positions(), g.rows(), "{}", case.name);
             assert_eq!((inputs.cases(), inputs.features()), (cases, shape.features()), "{}", case.name);

@@ -217,7 +217,7 @@ fn sampled_backward_passes_have_the_fisher_matrix_as_their_mean_square() {
         for _ in 0..DRAWS {
             case.network.backward_sampled(&case.weights, &mut generator).unwrap();
             case.network.gradient(&mut gradient).unwrap();
-            let rows = case.network.evidence().last().unwrap().1.rows();
+            let rows = case.network.evidence().unwrap().last().unwrap().1.rows();
             let g: Vec<f64> = (0..rows.rows()).flat_map(|row| rows.row(row).unwrap().to_vec()).collect();
             for (means, x) in [(&mut at_outputs, &g), (&mut at_weights, &gradient)] {
                 for (i, x_i) in x.iter().enumerate() {

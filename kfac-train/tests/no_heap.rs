@@ -79,10 +79,10 @@ const TASKS: [Task; 3] = [
 
 /// Every optimizer by name: both baselines, both maps under both rules.
 fn optimizers(network: &Net<Reproducible>) -> Vec<(String, Box<dyn Optimizer<f64, Reproducible>>)> {
-    let sgd = Sgd::new(SgdSettings { rate: 0.01, momentum: 0.9, clip: 1.0 });
+    let sgd = Sgd::new(SgdSettings { rate: 0.01, momentum: 0.9, clip: 1.0 }).unwrap();
     let mut all: Vec<(String, Box<dyn Optimizer<f64, Reproducible>>)> = vec![
         ("SGD".to_owned(), Box::new(sgd)),
-        ("Adam".to_owned(), Box::new(Adam::new(AdamSettings::at_rate(0.01)))),
+        ("Adam".to_owned(), Box::new(Adam::new(AdamSettings::at_rate(0.01)).unwrap())),
     ];
     let damping = LevenbergMarquardt::new(0.1, AdaptationRule::recurrent()).unwrap();
     let clip = ClippedStep { rate: 0.1, clip: KlClip::new(0.1).unwrap() };
@@ -124,8 +124,8 @@ fn a_whole_step_of_every_optimizer_on_every_kind_of_network_allocates_nothing() 
     for task in TASKS {
         task(&mut |name, mut network, source| {
             for (optimizer_name, mut optimizer) in optimizers(&network) {
-                let mut weights = network.initial_weights(1, |_| Init::ScaledNormal);
-                let (mut batch, mut average) = (Batch::default(), IterateAverage::new(0.9));
+                let mut weights = network.initial_weights(1, |_| Init::ScaledNormal).unwrap();
+                let (mut batch, mut average) = (Batch::default(), IterateAverage::new(0.9).unwrap());
                 // Two steps: an adaptive bound looks back from the second one on.
                 for _ in 0..2 {
                     step(

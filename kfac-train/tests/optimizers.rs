@@ -15,12 +15,14 @@ use kfac_train::kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_train::kfac_core::schedule::Schedule;
 use kfac_train::kfac_core::step::{KlClip, StepBound};
 use kfac_train::kfac_linalg::Reproducible;
-use kfac_train::layer::{Activation, Dense, Nonlinearity};
+use kfac_train::layer::{Activation, Dense, Layer, Nonlinearity};
 use kfac_train::model::{Network, NetworkError};
 use kfac_train::optimizer::{
     Adam, AdamSettings, IterateAverage, Kfac, KfacSettings, MapChoice, Optimizer, Sgd, SgdSettings,
     StepError, StepReport, StepRule,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A few steps of elementwise arithmetic: each rounds a handful of times.
 const ELEMENTWISE: f64 = 1e-14;
@@ -75,7 +77,7 @@ fn run_beside(
 fn sgd_is_nesterovs_method_at_the_look_ahead_weights_with_clipped_gradients() {
     for clip in [0.6, f64::INFINITY] {
         let (rate, momentum) = (0.3, 0.9);
-        let mut sgd = Sgd::new(SgdSettings { rate, momentum, clip });
+        let mut sgd = Sgd::new(SgdSettings { rate, momentum, clip }).unwrap();
         let (mut velocity, mut clipped) = (Vec::new(), 0);
         run_beside(&mut sgd, |look_ahead, network, batch| {
             velocity.resize(look_ahead.len(), 0.0);
@@ -100,7 +102,7 @@ fn adam_divides_the_mean_gradient_by_the_root_of_the_mean_square_both_without_bi
     for weight_decay in [0.0, 0.1] {
         let settings = AdamSettings { rate: 0.05, betas: [0.8, 0.95], epsilon: 1e-3, weight_decay };
         let mut gradients: Vec<Vec<f64>> = Vec::new();
-        run_beside(&mut Adam::new(settings), |theta, network, batch| {
+        run_beside(&mut Adam::new(settings).unwrap(), |theta, network, batch| {
             let (loss, gradient) = loss_and_gradient(network, theta, batch);
             gradients.push(gradient);
             let mean = |beta: f64, i: usize, of: fn(f64) -> f64| {
@@ -119,7 +121,7 @@ fn adam_divides_the_mean_gradient_by_the_root_of_the_mean_square_both_without_bi
 
 #[test]
 fn the_iterate_average_weighs_every_iterate_by_its_age() {
-    let mut average = IterateAverage::new(0.7);
+    let mut average = IterateAverage::new(0.7).unwrap();
     assert!(average.mean().is_empty());
     let iterates: Vec<Vec<f64>> = (0..6).map(|seed| random(5, seed)).collect();
     for count in 1..=iterates.len() {
@@ -228,7 +230,7 @@ fn a_rejected_step_leaves_the_weights_to_the_bit_and_is_forgotten_but_for_the_da
     let net = Net {
         name: "dense, cliff, dense",
         layers: || {
-            let cliff = Cliff { len: 3, height: 4.0 };
+            let cliff = Cliff { len: 3, height: 4.0, forward_passes: Arc::default() };
             vec![Box::new(Dense::new(2, 3)), Box::new(cliff), Box::new(Dense::new(3, 2))]
         },
         outputs: 2,
@@ -245,11 +247,49 @@ fn a_rejected_step_leaves_the_weights_to_the_bit_and_is_forgotten_but_for_the_da
     }
 }
 
+/// A step runs its batch forward at the weights and where it leads; a bound that adapts also looks back from the next
+/// batch to the weights before the step.
+#[test]
+fn only_a_bound_that_adapts_costs_a_forward_pass() {
+    let bounds = [None, Some(StepBound::fixed(0.01)), Some(StepBound::adaptive(0.01, [0.001, 0.1]))];
+    for (bound, passes) in bounds.into_iter().zip([2, 2, 3]) {
+        let forward_passes = Arc::new(AtomicUsize::new(0));
+        let cliff = Cliff { len: 2, height: f64::INFINITY, forward_passes: forward_passes.clone() };
+        let layers: Vec<Box<dyn Layer<f64, Reproducible>>> =
+            vec![Box::new(Dense::new(3, 2)), Box::new(cliff)];
+        let mut network = Network::new(layers, Loss::Square, 2, Reproducible).unwrap();
+        let mut step =
+            AdaptiveStep::new(LevenbergMarquardt::new(0.1, AdaptationRule::feed_forward()).unwrap());
+        step.bound = bound.map(Result::unwrap);
+        let settings = KfacSettings {
+            map: MapChoice::Factored,
+            schedule: Schedule::EVERY_STEP,
+            decay: 0.9,
+            l2: 0.0,
+            rule: StepRule::Adaptive(step),
+            seed: 1,
+        };
+        let mut kfac = Kfac::new(&network, settings).unwrap();
+        let mut weights = random(8, 1);
+        let batch = |seed| Batch {
+            cases: 4,
+            inputs: random(12, seed),
+            targets: Targets::Values(random(8, seed + 1)),
+        };
+        kfac.step(&mut network, &mut weights, &batch(2)).unwrap();
+        let first = forward_passes.load(Ordering::Relaxed);
+        kfac.step(&mut network, &mut weights, &batch(4)).unwrap();
+        let second = forward_passes.load(Ordering::Relaxed) - first;
+        assert_eq!((first, second), (2, passes), "{bound:?}");
+    }
+}
+
 /// Makes an optimizer for a network, at rest.
 type Build = fn(&Net64) -> Box<dyn Optimizer<f64, Reproducible>>;
 
-const SGD: Build = |_| Box::new(Sgd::new(SgdSettings { rate: 0.1, momentum: 0.9, clip: 1.0 }));
-const ADAM: Build = |_| Box::new(Adam::new(AdamSettings::at_rate(0.01)));
+const SGD_SETTINGS: SgdSettings = SgdSettings { rate: 0.1, momentum: 0.9, clip: 1.0 };
+const SGD: Build = |_| Box::new(Sgd::new(SGD_SETTINGS).unwrap());
+const ADAM: Build = |_| Box::new(Adam::new(AdamSettings::at_rate(0.01)).unwrap());
 
 fn kfac(network: &Net64, map: MapChoice, rule: Rule) -> Box<dyn Optimizer<f64, Reproducible>> {
     let schedule = Schedule::EVERY_STEP;
@@ -411,5 +451,44 @@ fn settings_out_of_range_are_refused_by_name() {
         let error = Kfac::new(&network, library_settings(settings)).err();
         assert_eq!(error, Some(StepError::Setting(SettingError { setting, value })));
     }
+    let step = ClippedStep { rate: 0.1, clip: KlClip::new(0.1).unwrap() };
+    let rule = StepRule::Clipped { step, momentum: 1.0, damping: 0.1 };
+    let error = Kfac::new(&network, KfacSettings { rule, ..library_settings(good) }).err();
+    let refused = |setting, value| Some(SettingError { setting, value });
+    assert_eq!(error, refused("momentum", 1.0).map(StepError::Setting));
     assert_eq!(network.shapes(), [LayerShape::dense(3, 3), LayerShape::dense(3, 2)]);
+
+    let good = SgdSettings { rate: 0.1, momentum: 0.0, clip: f64::INFINITY };
+    assert!(Sgd::<f64>::new(good).is_ok());
+    for (settings, setting, value) in [
+        (SgdSettings { rate: 0.0, ..good }, "learning rate", 0.0),
+        (SgdSettings { rate: f64::INFINITY, ..good }, "learning rate", f64::INFINITY),
+        (SgdSettings { momentum: 1.0, ..good }, "momentum", 1.0),
+        (SgdSettings { momentum: -0.1, ..good }, "momentum", -0.1),
+        (SgdSettings { clip: 0.0, ..good }, "clip", 0.0),
+    ] {
+        assert_eq!(Sgd::<f64>::new(settings).err(), refused(setting, value));
+    }
+    let good = AdamSettings::at_rate(0.1);
+    assert!(Adam::<f64>::new(good).is_ok());
+    for (settings, setting, value) in [
+        (AdamSettings { rate: -0.1, ..good }, "learning rate", -0.1),
+        (AdamSettings { betas: [1.0, 0.9], ..good }, "beta", 1.0),
+        (AdamSettings { betas: [0.9, 1.0], ..good }, "beta", 1.0),
+        (AdamSettings { epsilon: 0.0, ..good }, "epsilon", 0.0),
+        (AdamSettings { weight_decay: -1.0, ..good }, "weight decay", -1.0),
+    ] {
+        assert_eq!(Adam::<f64>::new(settings).err(), refused(setting, value));
+    }
+    for decay in [1.0, -0.5] {
+        let name = "decay of the averaged iterates";
+        assert_eq!(IterateAverage::<f64>::new(decay).err(), refused(name, decay));
+    }
+    // No comparison holds of what is no number.
+    let nan = f64::NAN;
+    let sgd = [SgdSettings { rate: nan, ..SGD_SETTINGS }, SgdSettings { clip: nan, ..SGD_SETTINGS }];
+    assert!(sgd.iter().all(|&settings| Sgd::<f64>::new(settings).is_err()));
+    assert!(
+        Adam::<f64>::new(AdamSettings::at_rate(nan)).is_err() && IterateAverage::<f64>::new(nan).is_err()
+    );
 }

@@ -44,7 +44,7 @@ fn trajectory(
 /// The autoencoder 64-16-4-16-64 on the embedded digits.
 fn digits_autoencoder(build: impl FnOnce(&Net64) -> Box<dyn Optimizer<f64, Reproducible>>) -> String {
     let network = autoencoder(&[64, 16, 4], Nonlinearity::Sigmoid, Reproducible).unwrap();
-    let weights = network.initial_weights(SEED, |_| Init::Sparse);
+    let weights = network.initial_weights(SEED, |_| Init::Sparse).unwrap();
     let digits = digits::load().autoencoding();
     let mut optimizer = build(&network);
     trajectory(network, weights, &mut Sampled::new(&digits, SEED).unwrap(), &mut *optimizer)
@@ -63,13 +63,13 @@ fn adaptive(rule: AdaptationRule<f64>) -> AdaptiveStep<f64> {
 #[test]
 fn sgd_with_nesterov_momentum_and_clip_on_the_digits_autoencoder() {
     let settings = SgdSettings { rate: 0.05, momentum: 0.9, clip: 3.0 };
-    insta::assert_snapshot!(digits_autoencoder(|_| Box::new(Sgd::new(settings))));
+    insta::assert_snapshot!(digits_autoencoder(|_| Box::new(Sgd::new(settings).unwrap())));
 }
 
 #[test]
 fn adam_on_the_digits_autoencoder() {
     let settings = AdamSettings { weight_decay: 0.01, ..AdamSettings::at_rate(0.01) };
-    insta::assert_snapshot!(digits_autoencoder(|_| Box::new(Adam::new(settings))));
+    insta::assert_snapshot!(digits_autoencoder(|_| Box::new(Adam::new(settings).unwrap())));
 }
 
 #[test]
@@ -98,6 +98,7 @@ fn kfac_factored_adaptive_and_bounded_on_the_adding_problem() {
         0 => Init::OrthogonalRecurrent { inputs: 2 },
         _ => Init::ScaledNormal,
     });
+    let weights = weights.unwrap();
     let rule = adaptive(AdaptationRule::recurrent()).with_bound(StepBound::recurrent());
     let mut kfac = kfac(&network, MapChoice::Factored, StepRule::Adaptive(rule));
     let mut source = Adding::new(10, SEED).unwrap();

@@ -3,18 +3,26 @@
 mod source;
 mod tidy;
 
-use crate::Outcome;
 use crate::step::{self, Action, Cmd, Need, Skips, Step};
 use crate::test::{NO_STD, NO_STD_FEATURES, cargo};
 use crate::workspace::Metadata;
+use crate::{Outcome, probe};
 
 /// The target without `std` and without an allocator that stands for firmware.
 const BARE_METAL: &str = "thumbv7em-none-eabihf";
 
+/// Options of the command.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Count a step that cannot be run here as a failure
+    #[arg(long)]
+    all: bool,
+}
+
 /// # Errors
 /// A sentence when cargo cannot describe the workspace.
-pub(crate) fn run() -> Result<Outcome, String> {
-    Ok(step::run(&steps(&Metadata::read()?), Skips::Allowed))
+pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
+    Ok(step::run(&steps(&Metadata::read()?), Skips::unless_all(options.all)))
 }
 
 fn steps(metadata: &Metadata) -> Vec<Step> {
@@ -35,6 +43,20 @@ fn steps(metadata: &Metadata) -> Vec<Step> {
         lint("no features", "-p kfac-linalg -p kfac-core --no-default-features"),
         documentation(),
     ];
+    // The probe is a workspace of its own.
+    steps.extend([
+        Step {
+            needs: vec![rustfmt],
+            ..cargo("formatting of the probe", &format!("fmt --manifest-path {} -- --check", probe::MANIFEST))
+        },
+        Step {
+            needs: vec![clippy],
+            ..cargo(
+                "lints of the probe",
+                &format!("clippy --manifest-path {} --bins {lints}", probe::MANIFEST),
+            )
+        },
+    ]);
     for package in NO_STD {
         let features = NO_STD_FEATURES.into_iter().filter(|feature| metadata.has_feature(package, feature));
         for feature in std::iter::once("").chain(features) {

@@ -16,7 +16,7 @@ mod step;
 mod test;
 mod workspace;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -33,13 +33,10 @@ enum Command {
     /// Run every test suite this machine can run
     Test(test::Options),
     /// Formatting, lints, documentation, no_std builds, packaging and the rules of this workspace
-    Check(NoOptions),
+    Check(check::Options),
     /// Run the benchmarks and print the ratios to the peers
     Bench(bench::Options),
 }
-
-#[derive(Args)]
-struct NoOptions {}
 
 /// What a command says of itself when it has run to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +53,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Reproduce(options) => reproduce::run(options).map_err(|error| error.to_string()),
         Command::Test(options) => test::run(options),
-        Command::Check(_) => check::run(),
+        Command::Check(options) => check::run(options),
         Command::Bench(options) => bench::run(options).map_err(|error| error.to_string()),
     };
     match outcome {
@@ -86,6 +83,13 @@ mod tests {
     #[test]
     fn an_error_is_one_line() {
         assert_eq!(one_line("file a:\n  wrong\tmagic\n"), "file a: wrong magic");
+    }
+
+    #[test]
+    fn test_and_check_can_be_asked_for_everything() {
+        for command in ["test", "check"] {
+            assert!(Cli::try_parse_from(["cargo xtask", command, "--all"]).is_ok(), "{command}");
+        }
     }
 
     #[test]

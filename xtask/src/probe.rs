@@ -3,7 +3,8 @@
 use crate::step::{Action, Cmd, Need, Step};
 use crate::workspace::Metadata;
 
-const MANIFEST: &str = "kfac-core/firmware/probe/Cargo.toml";
+/// Its package.
+pub(crate) const MANIFEST: &str = "kfac-core/firmware/probe/Cargo.toml";
 
 /// What it must print: `kfac-core/tests/probe.rs` compares the same job with `std` with this file.
 const EXPECTED: &str = "kfac-core/firmware/probe/expected.txt";

@@ -21,7 +21,7 @@ const DATA_SETS: [&str; 1] = ["mnist"];
 /// Options of the command.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How long it may take: minutes on two cores, or the whole search for every row
+    /// How long it may take: minutes on two cores, or a search from many starts for every row
     #[arg(long, value_enum, default_value = "quick")]
     profile: ProfileName,
     /// Run this claim only (may be given several times)

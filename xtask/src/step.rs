@@ -2,7 +2,7 @@
 
 use crate::{Outcome, workspace};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -35,6 +35,16 @@ pub(crate) enum Need {
     File(&'static str),
     /// A program, and the package that brings it.
     Program { name: &'static str, package: &'static str },
+    /// A folder of the user's data files, within the one that [`DATA_VARIABLE`] names. Nobody else can be asked to have it.
+    Data(&'static str),
+}
+
+/// Environment variable with the folder of the data files.
+pub(crate) const DATA_VARIABLE: &str = "KFAC_DATA_DIR";
+
+/// The folder of the data files, as every working directory sees it.
+pub(crate) fn data_folder() -> Option<PathBuf> {
+    std::path::absolute(std::env::var_os(DATA_VARIABLE)?).ok()
 }
 
 /// What is missing and the command that brings it.
@@ -42,6 +52,8 @@ pub(crate) enum Need {
 pub(crate) struct Missing {
     reason: String,
     install: Option<String>,
+    /// Does `--all` insist on it?
+    is_asked_for: bool,
 }
 
 impl Need {
@@ -54,6 +66,7 @@ impl Need {
                 (!there).then(|| Missing {
                     reason: format!("target {target} is not installed"),
                     install: Some(format!("rustup target add {target}")),
+                    is_asked_for: true,
                 })
             }
             Self::Component { name, command } => {
@@ -61,6 +74,7 @@ impl Need {
                 (!there).then(|| Missing {
                     reason: format!("{name} is not installed"),
                     install: Some(format!("rustup component add {name}")),
+                    is_asked_for: true,
                 })
             }
             Self::Program { name, package } => {
@@ -68,10 +82,22 @@ impl Need {
                 (!there).then(|| Missing {
                     reason: format!("{name} is not installed"),
                     install: Some(format!("apt-get install {package}")),
+                    is_asked_for: true,
                 })
             }
-            Self::File(path) => (!workspace::root().join(path).exists())
-                .then(|| Missing { reason: format!("{path} does not exist"), install: None }),
+            Self::File(path) => (!workspace::root().join(path).exists()).then(|| Missing {
+                reason: format!("{path} does not exist"),
+                install: None,
+                is_asked_for: true,
+            }),
+            Self::Data(name) => {
+                let there = data_folder().is_some_and(|folder| folder.join(name).is_dir());
+                (!there).then(|| Missing {
+                    reason: format!("{DATA_VARIABLE} names no folder with {name}/ (not part of --all)"),
+                    install: None,
+                    is_asked_for: false,
+                })
+            }
         }
     }
 }
@@ -222,8 +248,15 @@ pub(crate) struct Count {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Skips {
     Allowed,
-    /// On a machine that is meant to have everything.
+    /// On a machine that is meant to have everything but data files.
     Failures,
+}
+
+impl Skips {
+    /// What `--all` asks for.
+    pub(crate) fn unless_all(all: bool) -> Self {
+        if all { Self::Failures } else { Self::Allowed }
+    }
 }
 
 /// Runs all steps, a line each, and prints the count as the last line.
@@ -253,9 +286,9 @@ impl Count {
                 self.failed += 1;
                 format!("FAILED ({seconds:.1} s)\n{}", indented(&report))
             }
-            Ending::Skipped(Missing { reason, install }) => {
+            Ending::Skipped(Missing { reason, install, is_asked_for }) => {
                 let install = install.map(|line| format!("; install it with `{line}`")).unwrap_or_default();
-                if skips == Skips::Failures {
+                if skips == Skips::Failures && is_asked_for {
                     self.failed += 1;
                     format!("FAILED: with --all nothing may be skipped, but {reason}{install}")
                 } else {
@@ -293,6 +326,21 @@ mod tests {
         );
         count.add(lacking.end(), Skips::Failures, 0.0);
         assert_eq!(count, Count { passed: 0, failed: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn data_files_that_are_not_there_are_skipped_whatever_is_asked_for() {
+        let lacking = Step {
+            needs: vec![Need::Data("no-such-data-set")],
+            ..step(Action::Rule(Box::new(|| unreachable!("must not run"))))
+        };
+        let mut count = Count::default();
+        for skips in [Skips::Allowed, Skips::Failures] {
+            let line = count.add(lacking.end(), skips, 0.0);
+            let reason = "skipped: KFAC_DATA_DIR names no folder with no-such-data-set/ (not part of --all)";
+            assert_eq!(line, reason);
+        }
+        assert_eq!(count, Count { passed: 0, failed: 0, skipped: 2 });
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Split<T> {
         /// Added to the diagonal of `G`.
         output: T,
     },
-    /// A factor vanishes, or is a single number next to nothing: `√λ I` takes the place of both, `U = V / λ`.
+    /// A factor vanishes, or is next to nothing beside the other: `√λ I` takes the place of both, `U = V / λ`.
     Replace {
         /// `√λ`.
         gamma: T,
@@ -33,14 +33,16 @@ pub struct Trace<T> {
 ///
 /// `Â = A + π √λ I` and `Ĝ = G + √λ/π I` with `π = √((tr A / n) / (tr G / m))`: the product of the two shifts is
 /// `λ`, and the mixed terms `π√λ I (x) G` and `A (x) √λ/π I` have the same trace. `(cA, G/c)` gives the same step for
-/// every `c > 0`. `π` is formed from the quotient of the root traces, so tiny factors do not underflow.
+/// every `c > 0`. `π` is the quotient of two roots, so that two tiny (or two huge) factors balance each other where the
+/// root of their quotient would be lost.
 ///
 /// Corner cases: a factor of size 1 carries no shift, the other one takes `λ` over it, which is exact damping
 /// (`a (G + λ/a I) = aG + λI`); a factor of trace 0 leaves nothing to balance, `√λ I` replaces both, and
-/// so it does where a factor of size 1 is too small to be divided by.
+/// so it does where a shift, or what it is the inverse of, leaves the range of `T`: one factor has all but vanished, as
+/// that of an output which has died.
 ///
 /// # Units
-/// `lambda`: that of an eigenvalue of `A (x) G`.
+/// `lambda`: that of an eigenvalue of `A (x) G`, positive.
 /// # Errors
 /// [`DampingError::Trace`] carries a trace that is negative or not finite.
 /// # Source
@@ -61,16 +63,24 @@ pub fn split_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<S
     if from_a || g.size == 1 {
         let unshifted = if from_a { a.trace } else { g.trace };
         let shift = lambda / unshifted;
-        if !shift.is_finite() || !(T::ONE / unshifted).is_finite() {
+        if !shift.is_finite() || !is_invertible(unshifted) {
             return Ok(Split::Replace { gamma });
         }
         let [input, output] = if from_a { [T::ZERO, shift] } else { [shift, T::ZERO] };
         return Ok(Split::Shift { input, output });
     }
-    // The quotient of the roots stays in range where that of the means would not.
     let root_mean = |factor: Trace<T>| (factor.trace / T::from_usize(factor.size)).sqrt();
     let pi = root_mean(a) / root_mean(g);
-    Ok(Split::Shift { input: pi * gamma, output: gamma / pi })
+    let (input, output) = (pi * gamma, gamma / pi);
+    if !is_invertible(input) || !is_invertible(output) {
+        return Ok(Split::Replace { gamma });
+    }
+    Ok(Split::Shift { input, output })
+}
+
+/// Are the number and its inverse finite?
+fn is_invertible<T: Scalar>(number: T) -> bool {
+    number.is_finite() && (T::ONE / number).is_finite()
 }
 
 /// The damping cannot be split.
@@ -145,6 +155,23 @@ mod tests {
         let split = split_damping(trace(1e-91, 4), trace(1e-91, 3), 1e-180);
         let Ok(Split::Shift { input, output }) = split else { panic!("{split:?}") };
         assert!((input * output / 1e-180 - 1.0).abs() < 1e-14, "{input:e} {output:e}");
+    }
+
+    /// A mean of 1e-47 is 0 in `f32`, and `π` of 1e41 is infinite: one factor is there, the other has all but vanished.
+    #[test]
+    fn a_factor_that_has_all_but_vanished_counts_as_one_that_has() {
+        let trace = |trace: f32, size| Trace { trace, size };
+        for (a, g, lambda) in [
+            (trace(1.0, 5), trace(1e-45, 100), 0.1_f32),
+            (trace(1e38, 2), trace(1e-44, 2), 0.1),
+            (trace(1e-45, 100), trace(1e-45, 100), 0.1),
+            // `π` is finite, its product with the root of `λ` is not.
+            (trace(1e36, 2), trace(1e-38, 2), 1e6),
+        ] {
+            let replace = Ok(Split::Replace { gamma: lambda.sqrt() });
+            assert_eq!(split_damping(a, g, lambda), replace, "{a:?} {g:?}");
+            assert_eq!(split_damping(g, a, lambda), replace, "{g:?} {a:?}");
+        }
     }
 
     /// `λ / 1e-40` is no `f32`; of two single numbers the larger one is divided by.

@@ -14,10 +14,8 @@ pub use eigenbasis::Eigenbasis;
 pub use factored::Factored;
 
 use crate::damping::split::DampingError;
-use crate::evidence::Inputs;
 use crate::memory::{LayerState, Layout};
 use crate::shape::{LayerShape, Side};
-use crate::statistics::factor::Evidence;
 use core::fmt;
 use kfac_linalg::cholesky::CholeskyError;
 use kfac_linalg::eigh::EighError;
@@ -72,25 +70,8 @@ pub trait Map<T: Scalar>: Copy {
     const DAMPING: DampingInForce;
 }
 
-/// A map that is fed layer inputs and output gradients. The default method is what every map of this crate does; one
-/// of your own may do more with [`Evidence`], which arrives checked.
-pub trait FactorMap<T: Scalar>: Map<T> {
-    /// Adds `scale` times the moments of checked evidence to the layer's sums.
-    ///
-    /// # Errors
-    /// A [`ProductError`] when the scratch is too short.
-    fn accumulate<K: Kernel<T>, I: Inputs<T> + ?Sized>(
-        &self,
-        kernel: K,
-        layer: &mut LayerState<'_, T>,
-        evidence: &Evidence<'_, T, I>,
-        scale: T,
-        scratch: &mut [T],
-    ) -> Result<(), ProductError> {
-        evidence.add_inputs(kernel, layer.input.sum_mut()?, scale, scratch)?;
-        evidence.add_gradients(kernel, layer.output.sum_mut()?, scale, scratch)
-    }
-}
+/// A map that is fed layer inputs and output gradients: their moments `A` and `G` are all that it learns of them.
+pub trait FactorMap<T: Scalar>: Map<T> {}
 
 /// Which damping a map applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,11 +128,11 @@ pub struct Workspace {
 /// Routines of `kfac-linalg` that need scratch of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routine {
-    /// Matrix products.
+    /// Products of an `m x n` matrix with square ones, `m x m` from the left and `n x n` from the right.
     Products,
-    /// The inverse of a positive definite matrix.
+    /// The inverse of a positive definite matrix, of either side.
     Inverse,
-    /// The Jacobi eigenvalue method.
+    /// The Jacobi eigenvalue method, on either side.
     Jacobi,
 }
 
@@ -188,7 +169,7 @@ pub struct Refreshed {
     pub flops: u64,
     /// Sweeps of the eigenvalue method.
     pub sweeps: u8,
-    /// Did a factor vanish, so that `√λ I` took its place?
+    /// Did a factor vanish, or all but vanish, so that damping alone is left: `U = V / λ`?
     pub zero_trace: bool,
 }
 

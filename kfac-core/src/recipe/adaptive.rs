@@ -1,6 +1,7 @@
 use crate::damping::adapt::{LevenbergMarquardt, Progress, Ratio, Verdict, reduction_ratio};
 use crate::error::SettingError;
 use crate::step::{FisherProducts, ModelError, Proposal, QuadraticModel, Slopes, StepBound};
+use core::fmt;
 use kfac_linalg::Scalar;
 
 /// Step size and momentum from the exact quadratic model, damping by Levenberg-Marquardt, and (for noisy batches) a
@@ -108,6 +109,46 @@ pub struct AdaptiveProgress<T> {
     pub predicted: T,
 }
 
+/// Saved progress that does not fit an [`AdaptiveStep`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// A number is out of the range that the recipe was built with.
+    Setting(SettingError),
+    /// The progress is that of a bounded recipe, this one has no bound.
+    NoBound {
+        /// The saved `κ`.
+        kappa: f64,
+    },
+    /// This recipe has a bound, the progress is that of one without.
+    NoKappa {
+        /// `κ` of the bound here.
+        bound: f64,
+    },
+    /// The predicted change is not finite.
+    Predicted {
+        /// That change.
+        predicted: f64,
+    },
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => error.fmt(f),
+            Self::NoBound { kappa } => {
+                write!(f, "the saved step was bounded at kappa {kappa:e}, this recipe has no bound")
+            }
+            Self::NoKappa { bound } => {
+                write!(f, "the saved step had no bound, this recipe has one at kappa {bound:e}")
+            }
+            Self::Predicted { predicted } => write!(f, "the saved predicted change is {predicted:e}"),
+        }
+    }
+}
+
+impl core::error::Error for ResumeError {}
+
 /// Does the damping term count in the predicted change of the loss?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredictedChange {
@@ -154,13 +195,20 @@ impl<T: Scalar> AdaptiveStep<T> {
     /// Continues from saved progress, to the bit.
     ///
     /// # Errors
-    /// [`SettingError`] where a number is out of the range that this recipe was built with; then nothing is changed.
-    pub fn resume(&mut self, progress: AdaptiveProgress<T>) -> Result<(), SettingError> {
+    /// [`ResumeError`] where the progress is that of another recipe, or holds what none leaves behind; then nothing is
+    /// changed.
+    pub fn resume(&mut self, progress: AdaptiveProgress<T>) -> Result<(), ResumeError> {
         let AdaptiveProgress { lambda, damping, kappa, predicted } = progress;
         let mut resumed = *self;
-        resumed.damping.resume(lambda, damping)?;
-        if let (Some(bound), Some(kappa)) = (&mut resumed.bound, kappa) {
-            bound.resume(kappa)?;
+        resumed.damping.resume(lambda, damping).map_err(ResumeError::Setting)?;
+        match (&mut resumed.bound, kappa) {
+            (Some(bound), Some(kappa)) => bound.resume(kappa).map_err(ResumeError::Setting)?,
+            (None, Some(kappa)) => return Err(ResumeError::NoBound { kappa: kappa.to_f64() }),
+            (Some(bound), None) => return Err(ResumeError::NoKappa { bound: bound.kappa().to_f64() }),
+            (None, None) => {}
+        }
+        if !predicted.is_finite() {
+            return Err(ResumeError::Predicted { predicted: predicted.to_f64() });
         }
         resumed.predicted = predicted;
         *self = resumed;

@@ -10,5 +10,5 @@
 mod adaptive;
 mod clipped;
 
-pub use adaptive::{AdaptiveProgress, AdaptiveStep, PredictedChange};
+pub use adaptive::{AdaptiveProgress, AdaptiveStep, PredictedChange, ResumeError};
 pub use clipped::ClippedStep;

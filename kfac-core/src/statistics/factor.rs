@@ -2,18 +2,19 @@
 
 use crate::error::{LayerErrorKind, Quantity};
 use crate::evidence::{Inputs, OutputGradients};
+use crate::memory::panel_len;
 use crate::shape::LayerShape;
-use kfac_linalg::product::{Accumulate, ProductError, sum_terms, syrk, syrk_scratch_len};
+use kfac_linalg::product::{Accumulate, ProductError, sum_terms, syrk};
 use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
 
 /// What one `add` brings: the rows of a layer's inputs and of the gradients at its output.
-pub struct Evidence<'a, T, I: ?Sized> {
+pub(crate) struct Evidence<'a, T, I: ?Sized> {
     /// The layer's shape.
-    pub shape: LayerShape,
+    pub(crate) shape: LayerShape,
     /// Rows of `a`.
-    pub inputs: &'a I,
+    pub(crate) inputs: &'a I,
     /// Rows of `g`.
-    pub gradients: OutputGradients<'a, T>,
+    pub(crate) gradients: OutputGradients<'a, T>,
 }
 
 /// What the check of an `add` has learnt.
@@ -83,7 +84,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
     ///
     /// # Errors
     /// [`ProductError`] when the scratch is too short.
-    pub fn add_inputs<K: Kernel<T>>(
+    pub(crate) fn add_inputs<K: Kernel<T>>(
         &self,
         kernel: K,
         sum: PackedMut<'_, T>,
@@ -104,7 +105,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
     ///
     /// # Errors
     /// [`ProductError`] when the scratch is too short.
-    pub fn add_gradients<K: Kernel<T>>(
+    pub(crate) fn add_gradients<K: Kernel<T>>(
         &self,
         kernel: K,
         sum: PackedMut<'_, T>,
@@ -132,9 +133,7 @@ struct Panel<'a, T, K> {
 
 impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
     fn new(kernel: K, sum: PackedMut<'a, T>, scale: T, scratch: &'a mut [T]) -> Result<Self, ProductError> {
-        let len = K::PANEL_ROWS * sum.n();
-        let needed = len + syrk_scratch_len::<T>(sum.n(), K::PANEL_ROWS);
-        let found = scratch.len();
+        let (len, needed, found) = (K::PANEL_ROWS * sum.n(), panel_len::<T, K>(sum.n()), scratch.len());
         let (rows, scratch) = scratch
             .split_at_mut_checked(len)
             .filter(|_| found >= needed)

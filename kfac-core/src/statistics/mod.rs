@@ -20,5 +20,3 @@
 
 pub mod average;
 pub(crate) mod factor;
-
-pub use factor::Evidence;

@@ -232,6 +232,21 @@ impl<T: Scalar> StepBound<T> {
         self.kappa
     }
 
+    /// Where [`adapt`](Self::adapt) keeps the bound, floor and cap.
+    pub fn range(&self) -> [T; 2] {
+        self.range
+    }
+
+    /// Does [`adapt`](Self::adapt) ever move the bound?
+    pub fn is_adaptive(&self) -> bool {
+        self.range[0] < self.range[1]
+    }
+
+    /// Reduction ratios below and above which [`adapt`](Self::adapt) moves the bound.
+    pub fn thresholds(&self) -> [T; 2] {
+        self.thresholds
+    }
+
     /// Continues from a saved `κ`.
     ///
     /// # Errors
@@ -248,7 +263,7 @@ impl<T: Scalar> StepBound<T> {
     }
 
     /// Moves `κ` by the reduction ratio of the last step on the *next* batch, `(h(θ+δ) - h(θ)) / predicted`: above the
-    /// upper threshold (0.5) up by 1.1, below the lower one (0) down by 1.1. A NaN counts as below.
+    /// upper [threshold](Self::thresholds) up by 1.1, below the lower one down by 1.1. A NaN counts as below.
     pub fn adapt(&mut self, rho: T) {
         let growth = T::from_f64(1.1);
         let [lower, upper] = self.thresholds;
@@ -268,6 +283,7 @@ mod tests {
     #[test]
     fn the_bound_scales_the_step_to_its_divergence() {
         let bound = StepBound::fixed(0.01).unwrap();
+        assert!(!bound.is_adaptive() && StepBound::<f64>::recurrent().is_adaptive());
         let model = QuadraticModel { lambda: 0.1, l2: 0.0 };
         let slopes = Slopes { gradient_delta: -1.0, delta_delta: 2.0, ..Slopes::default() };
         let fisher = FisherProducts { delta_delta: 3.0, ..FisherProducts::default() };
@@ -282,6 +298,7 @@ mod tests {
     #[test]
     fn the_bound_adapts_within_its_range() {
         let mut bound = StepBound::adaptive(0.01, [0.0095, 0.0105]).unwrap();
+        assert_eq!((bound.range(), bound.thresholds()), ([0.0095, 0.0105], [0.0, 0.5]));
         bound.adapt(0.3);
         assert_eq!(bound.kappa(), 0.01);
         bound.adapt(0.6);

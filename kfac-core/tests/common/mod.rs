@@ -2,6 +2,7 @@
 //! promised length, and the reader of the golden files.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
+pub mod bad;
 pub mod convolution;
 pub mod dense;
 pub mod golden;

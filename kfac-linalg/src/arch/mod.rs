@@ -21,6 +21,7 @@ pub(crate) mod simd;
 pub use instruction_set::InstructionSet;
 
 use portable::Portable;
+use product::Product;
 use simd::Simd;
 
 /// What the kernels must know of a number type beyond its arithmetic: its registers.
@@ -38,6 +39,13 @@ pub trait Registers: Copy {
 
     /// Plain arrays.
     const PORTABLE: Self::Portable;
+
+    /// Forms a product. Not generic over anything, so that it is compiled once, here, and not again by every crate
+    /// that multiplies.
+    fn product(set: InstructionSet, product: Product<'_, Self>);
+
+    /// [`product`](Self::product) with every multiply-add rounded twice.
+    fn product_unfused(set: InstructionSet, product: Product<'_, Self>);
 
     /// # Safety
     /// The processor has AVX-512F.
@@ -60,6 +68,14 @@ macro_rules! registers {
             type Portable = Portable<$float, $lanes>;
 
             const PORTABLE: Self::Portable = Portable::NEW;
+
+            fn product(set: InstructionSet, product: Product<'_, $float>) {
+                set.run(product);
+            }
+
+            fn product_unfused(set: InstructionSet, product: Product<'_, $float>) {
+                set.run_unfused(product);
+            }
 
             #[cfg(target_arch = "x86_64")]
             #[inline]

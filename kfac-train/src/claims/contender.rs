@@ -108,10 +108,7 @@ impl Contender {
             ],
             Method::Kfac(KfacDefaults { family, every: [statistics, inverses], l2, .. }) => {
                 let AdaptationRule { every, omega, floor, cap } = family.adaptation();
-                let bound = match family.bound() {
-                    Some(bound) => format!("½δᵀFδ ≤ κ, κ from {} in [1e-3, 0.03], adaptive", bound.kappa()),
-                    None => "none".to_owned(),
-                };
+                let bound = family.bound().map_or("none".to_owned(), in_words);
                 vec![
                     ("step", "exact quadratic model".to_owned()),
                     ("Fisher", "sampled targets".to_owned()),
@@ -143,13 +140,16 @@ impl Contender {
         let mut network = task.network();
         let mut weights = task.initial_weights(&network, seed);
         let mut source = task.source(seed);
+        let failed = |error: StepError| History { failure: Some(error.to_string()), ..History::default() };
         let optimizer: Result<Box<dyn Optimizer<f32, Fast>>, StepError> = match self.method {
-            Method::Sgd(settings) => Ok(Box::new(Sgd::new(settings))),
+            Method::Sgd(settings) => {
+                Sgd::new(settings).map(|sgd| Box::new(sgd) as _).map_err(StepError::from)
+            }
             Method::Kfac(defaults) => defaults.build(&network, seed).map(|kfac| Box::new(kfac) as _),
         };
         let mut optimizer = match optimizer {
             Ok(optimizer) => optimizer,
-            Err(error) => return History { failure: Some(error.to_string()), ..History::default() },
+            Err(error) => return failed(error),
         };
         let plan = Plan {
             batch: task.batch(),
@@ -163,8 +163,15 @@ impl Contender {
             source: &mut *source,
             optimizer: &mut *optimizer,
         };
-        run.train(plan, &mut |network, weights| task.metric(network, weights), judge)
+        let history = run.train(plan, &mut |network, weights| task.metric(network, weights), judge);
+        history.unwrap_or_else(|error| failed(error.into()))
     }
+}
+
+/// A step bound with all its numbers.
+fn in_words(bound: StepBound<f32>) -> String {
+    let (kappa, [floor, cap], [lower, upper]) = (bound.kappa(), bound.range(), bound.thresholds());
+    format!("½δᵀFδ ≤ κ, κ from {kappa} in [{floor}, {cap}], up where ρ > {upper}, down where ρ < {lower}")
 }
 
 /// How long a contender may train, and how often it is looked at.
@@ -189,4 +196,21 @@ pub(super) fn sgd_axes() -> Vec<Axis> {
             values: list(&[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, f64::INFINITY], false, true),
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_bound_is_printed_with_the_numbers_in_force() {
+        assert_eq!(
+            in_words(StepBound::recurrent()),
+            "½δᵀFδ ≤ κ, κ from 0.003 in [0.001, 0.03], up where ρ > 0.5, down where ρ < 0"
+        );
+        assert_eq!(
+            in_words(StepBound::finite_data()),
+            "½δᵀFδ ≤ κ, κ from 0.003 in [0.0003, 0.03], up where ρ > 0.25, down where ρ < -0.25"
+        );
+    }
 }

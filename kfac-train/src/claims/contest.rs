@@ -2,11 +2,10 @@
 
 use super::contender::{Budget, Contender, sgd_axes};
 use super::task::Task;
-use super::verdict::{Bar, judged, median};
-use super::{AxisScale, Curve, Figure, Optimum, Profile, Progress, Row, Search, SeedResult, Settings, Side};
+use super::verdict::{Bar, Question, judged, median};
+use super::{AxisScale, Curve, Figure, Profile, Progress, Row, Search, SeedResult, Settings, Side};
 use crate::trainer::{Continue, History, Point};
-use crate::tuning::{self, Axis, in_parallel};
-use std::sync::Mutex;
+use crate::tuning::{self, Axis, Found, Tried, in_parallel};
 
 /// K-FAC, in one or more variants, against SGD on a task.
 pub(super) struct Contest<'a> {
@@ -31,16 +30,11 @@ pub(super) enum Goal {
     BaselineBest,
 }
 
-/// A point of the baseline's lattice with its runs, one per seed.
-#[derive(Clone, Debug)]
-struct Candidate {
-    setting: Vec<f64>,
-    /// Median over the seeds; infinite where it could not win.
-    score: f64,
-    runs: Vec<CandidateRun>,
-}
+/// A point of the baseline's lattice with its runs, in the order of the seeds; its score is the median over them, and
+/// infinite where it could not win. Once that is clear, no further seed is run.
+type Candidate = Tried<Vec<CandidateRun>>;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct CandidateRun {
     history: History,
     /// Was it stopped because it could no longer win?
@@ -56,8 +50,8 @@ impl Contest<'_> {
         let seeds: Vec<u64> = (0..settings.seeds as u64).collect();
         let title = self.title();
         progress.stage(&format!("{title}: tuning SGD"), 0);
-        let (candidates, is_interior) = self.tune(&seeds, settings, progress);
-        let best = &candidates[0];
+        let found = self.tune(&seeds, settings, progress);
+        let best = found.best().expect("the search has a start");
         let sgd_runs = self.finish(best, &seeds, settings);
 
         let jobs: Vec<(Contender, u64)> =
@@ -74,8 +68,14 @@ impl Contest<'_> {
         let rows = self.kfac.iter().zip(kfac_runs.chunks(seeds.len())).map(|(kfac, runs)| {
             let method = self.side(kfac, self.kfac_budget, &seeds, runs, &targets);
             let baseline = self.side(&sgd, self.sgd_budget, &seeds, &sgd_runs, &targets);
-            let search = self.describe_search(&candidates, is_interior);
-            judged(self.bar, title.clone(), self.goal_in_words(), method, baseline, search)
+            let search = self.describe_search(&found, seeds.len());
+            let question = Question {
+                task: title.clone(),
+                target: self.goal_in_words(),
+                bar: self.bar,
+                seeds_with_target: targets.iter().flatten().count(),
+            };
+            judged(question, method, baseline, search)
         });
         (rows.collect(), self.figure(&kfac_runs, &sgd_runs))
     }
@@ -114,36 +114,31 @@ impl Contest<'_> {
         }
     }
 
-    /// Searches the baseline's lattice for the best median over the seeds; best first.
-    fn tune(&self, seeds: &[u64], settings: &Settings, progress: &dyn Progress) -> (Vec<Candidate>, bool) {
-        let tried: Mutex<Vec<Candidate>> = Mutex::new(Vec::new());
-        let score = |setting: &[f64], to_beat: Option<f64>| -> f64 {
-            let best = to_beat.and_then(|_| {
-                let tried = tried.lock().expect("no run panics");
-                tried.iter().min_by(|a, b| a.score.total_cmp(&b.score)).cloned()
-            });
-            let candidate = self.try_setting(setting, seeds, best.as_ref());
-            let score = candidate.score;
+    /// Searches the baseline's lattice for the best median over the seeds.
+    fn tune(&self, seeds: &[u64], settings: &Settings, progress: &dyn Progress) -> Found<Vec<CandidateRun>> {
+        let run = |setting: &[f64], to_beat: Option<&Candidate>| {
+            let (score, runs) = self.try_setting(setting, seeds, to_beat);
             let outcome = match score.is_finite() {
                 true => format!("{score:.4}"),
                 false => "stopped, cannot win".to_owned(),
             };
             progress.run_done(&format!("{}: {outcome}", in_words(setting)));
-            tried.lock().expect("no run panics").push(candidate);
-            score
+            (score, runs)
         };
         let (starts, rounds) = match settings.profile {
             Profile::Quick => (vec![self.recorded.to_vec()], 6),
             Profile::Full => (coarse_starts(&self.recorded), 30),
         };
-        let found = tuning::search(&sgd_axes(), &starts, rounds, settings.threads, &score);
-        let mut candidates = tried.into_inner().expect("no run panics");
-        candidates.sort_by(|a, b| a.score.total_cmp(&b.score));
-        (candidates, found.is_interior)
+        tuning::search(&sgd_axes(), &starts, rounds, settings.threads, &run)
     }
 
     /// Runs one setting over the seeds, until it is clear that its median cannot beat that of `best`.
-    fn try_setting(&self, setting: &[f64], seeds: &[u64], best: Option<&Candidate>) -> Candidate {
+    fn try_setting(
+        &self,
+        setting: &[f64],
+        seeds: &[u64],
+        best: Option<&Candidate>,
+    ) -> (f64, Vec<CandidateRun>) {
         let contender = Contender::sgd(setting, self.sgd_averaging);
         let full = self.sgd_budget.updates;
         // A best that has itself not arrived is judged by its distance, and so is whatever may beat it.
@@ -167,37 +162,47 @@ impl Contest<'_> {
                 is_cut = reference.is_some_and(|reference| self.is_hopeless(point, &reference.history));
                 if is_cut { Continue::No } else { self.go_on(point) }
             });
-            let score = if is_cut { f64::INFINITY } else { self.score(&history, arrived.is_some()) };
+            let score = match arrived {
+                _ if is_cut => f64::INFINITY,
+                Some(_) => self.score_beside_arrived(&history),
+                None => self.score(&history),
+            };
             is_cut |= score.is_infinite() && history.failure.is_none();
             scores.push(score);
             runs.push(CandidateRun { history, is_cut });
         }
         scores.resize(seeds.len(), f64::INFINITY);
-        runs.resize(seeds.len(), CandidateRun { is_cut: true, ..CandidateRun::default() });
-        Candidate { setting: setting.to_vec(), score: median(scores), runs }
+        (median(scores), runs)
     }
 
     /// The runs of the best setting, those that were stopped early run again to the end.
     fn finish(&self, best: &Candidate, seeds: &[u64], settings: &Settings) -> Vec<History> {
         let contender = Contender::sgd(&best.setting, self.sgd_averaging);
-        let pairs: Vec<(u64, &CandidateRun)> = seeds.iter().copied().zip(&best.runs).collect();
-        in_parallel(settings.threads, &pairs, |(seed, run)| match run.is_cut {
-            true => contender.run(self.task, *seed, self.sgd_budget, &mut |point| self.go_on(point)),
-            false => run.history.clone(),
+        let indices: Vec<usize> = (0..seeds.len()).collect();
+        in_parallel(settings.threads, &indices, |&index| match best.runs.get(index) {
+            Some(run) if !run.is_cut => run.history.clone(),
+            _ => contender.run(self.task, seeds[index], self.sgd_budget, &mut |point| self.go_on(point)),
         })
     }
 
-    /// Lower is better: the lowest value, or the updates to the target. Where that was not reached, the distance on top of
-    /// the budget; or, if there is an arrived best to beat, nothing is good enough.
-    fn score(&self, history: &History, has_rival: bool) -> f64 {
+    /// Lower is better: the lowest value, or the updates to the target and, where that was not reached, the distance on
+    /// top of the budget.
+    fn score(&self, history: &History) -> f64 {
         let Some(lowest) = history.lowest().filter(|_| history.failure.is_none()) else {
             return f64::INFINITY;
         };
         let Goal::Target(target) = self.goal else { return lowest };
         match history.reached(target) {
             Some(point) => point.updates as f64,
-            None if has_rival => f64::INFINITY,
             None => self.sgd_budget.updates as f64 * (1.0 + (lowest / target).ln()),
+        }
+    }
+
+    /// The same where there is an arrived best to beat: what has not arrived is not good enough.
+    fn score_beside_arrived(&self, history: &History) -> f64 {
+        match self.goal {
+            Goal::Target(target) if history.reached(target).is_none() => f64::INFINITY,
+            _ => self.score(history),
         }
     }
 
@@ -247,19 +252,18 @@ impl Contest<'_> {
         }
     }
 
-    fn describe_search(&self, candidates: &[Candidate], is_interior: bool) -> Search {
+    fn describe_search(&self, found: &Found<Vec<CandidateRun>>, seeds: usize) -> Search {
         let grid: Vec<String> = sgd_axes().iter().map(Axis::describe).collect();
-        let finished = candidates.iter().filter(|candidate| candidate.score.is_finite());
+        let finished = found.tried.iter().filter(|candidate| candidate.score.is_finite());
         let leaders = finished.take(LEADERS).map(|best| (in_words(&best.setting), best.score));
-        let seeds = candidates.first().map_or(0, |candidate| candidate.runs.len());
         let oracle = |target: f64, seed: usize| {
-            let reached = |candidate: &Candidate| candidate.runs[seed].history.reached(target);
-            candidates.iter().filter_map(reached).map(|point| point.updates).min()
+            let reached = |candidate: &Candidate| candidate.runs.get(seed)?.history.reached(target);
+            found.tried.iter().filter_map(reached).map(|point| point.updates).min()
         };
         Search {
             grid: grid.join(" x "),
-            runs: candidates.len(),
-            optimum: if is_interior { Optimum::Interior } else { Optimum::Edge },
+            runs: found.tried.iter().map(|candidate| candidate.runs.len()).sum(),
+            optimum: found.optimum,
             leaders: leaders.collect(),
             per_seed_oracle: match self.goal {
                 Goal::Target(target) => (0..seeds).map(|seed| oracle(target, seed)).collect(),
@@ -317,4 +321,124 @@ fn coarse_starts(&[rate, momentum, clip]: &[f64; 3]) -> Vec<Vec<f64>> {
         }
     }
     starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Silent;
+    use super::super::contender::{Family, KfacDefaults, Method};
+    use super::super::task::Net;
+    use super::*;
+    use crate::data::{Batch, Dataset, Sampled, Source, Targets};
+    use crate::layer::Dense;
+    use crate::model::{Init, Network};
+    use crate::optimizer::MapChoice;
+    use kfac_core::losses::Loss;
+    use kfac_linalg::Fast;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A line through noisy points: a run takes next to no time.
+    struct Line {
+        data: Dataset,
+        whole: Batch<f32>,
+        /// Runs so far.
+        runs: AtomicUsize,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            let inputs: Vec<f32> = (0..64_u32).map(|i| (i * 37 % 64) as f32 / 32.0 - 1.0).collect();
+            let noise = (0..64_u32).map(|i| (i * 23 % 64) as f32 / 640.0);
+            let targets = inputs.iter().zip(noise).map(|(x, noise)| 2.0 * x + 0.5 + noise).collect();
+            let name = "line".to_owned();
+            let data =
+                Dataset { name, inputs, targets: Targets::Values(targets), input_len: 1, target_len: 1 };
+            Self { whole: data.whole(), data, runs: AtomicUsize::new(0) }
+        }
+    }
+
+    impl Task for Line {
+        fn description(&self) -> String {
+            "a line".to_owned()
+        }
+
+        fn metric_name(&self) -> String {
+            "half squared error".to_owned()
+        }
+
+        fn network(&self) -> Net {
+            Network::new(vec![Box::new(Dense::new(1, 1))], Loss::Square, 1, Fast::detect()).unwrap()
+        }
+
+        fn initial_weights(&self, network: &Net, seed: u64) -> Vec<f32> {
+            network.initial_weights(seed, |_| Init::ScaledNormal).unwrap()
+        }
+
+        fn source(&self, seed: u64) -> Box<dyn Source<f32> + '_> {
+            self.runs.fetch_add(1, Ordering::Relaxed);
+            Box::new(Sampled::new(&self.data, seed).unwrap())
+        }
+
+        fn batch(&self) -> usize {
+            4
+        }
+
+        fn metric(&self, network: &mut Net, weights: &[f32]) -> f64 {
+            network.forward(weights, &self.whole).unwrap();
+            network.mean_loss(&self.whole.targets).unwrap().into()
+        }
+    }
+
+    fn contest(task: &Line, goal: Goal) -> Contest<'_> {
+        let defaults =
+            KfacDefaults { map: MapChoice::Factored, family: Family::FeedForward, every: [1, 1], l2: 0.0 };
+        Contest {
+            task,
+            kfac: vec![Contender { method: Method::Kfac(defaults), averaging: None }],
+            kfac_budget: Budget { updates: 20, evaluate_every: 1 },
+            sgd_averaging: None,
+            sgd_budget: Budget { updates: 100, evaluate_every: 1 },
+            // Far from the best, so that there is a way to go.
+            recorded: [0.01 / 32.0, 0.5, 0.1],
+            goal,
+            bar: Bar { holds: 2.0, in_part: 1.5 },
+        }
+    }
+
+    /// A row with all that depends on the clock left out.
+    fn without_times(mut row: Row) -> String {
+        row.time_ratio = None;
+        row.remark = row.remark.split(", ").next().unwrap_or_default().to_owned();
+        for side in [&mut row.method, &mut row.baseline] {
+            side.milliseconds_per_update = 0.0;
+            side.seeds.iter_mut().for_each(|seed| seed.seconds = None);
+        }
+        format!("{row:#?}")
+    }
+
+    #[test]
+    fn the_search_counts_its_runs_and_not_its_settings() {
+        let task = Line::new();
+        let settings = Settings { profile: Profile::Quick, data: None, seeds: 3, threads: 2 };
+        let contest = contest(&task, Goal::Target(0.01));
+        let found = contest.tune(&[0, 1, 2], &settings, &Silent);
+        let search = contest.describe_search(&found, 3);
+        assert_eq!(search.runs, task.runs.load(Ordering::Relaxed));
+        // Three a setting, but two of those that have no chance after two.
+        let all = 3 * found.tried.len();
+        assert!(search.runs > all * 2 / 3 && search.runs < all, "{} runs of {all}", search.runs);
+    }
+
+    #[test]
+    fn how_many_runs_go_on_at_the_same_time_changes_no_row() {
+        let task = Line::new();
+        for (goal, seeds) in [(Goal::Target(0.01), 3), (Goal::Target(0.01), 2), (Goal::BaselineBest, 3)] {
+            let rows = [1, 4].map(|threads| {
+                let settings = Settings { profile: Profile::Quick, data: None, seeds, threads };
+                let (rows, _) = contest(&task, goal).run(&settings, &Silent);
+                rows.into_iter().map(without_times).collect::<Vec<_>>()
+            });
+            assert_eq!(rows[0], rows[1], "{goal:?}");
+        }
+    }
 }

@@ -13,18 +13,19 @@ mod recurrent;
 mod task;
 mod verdict;
 
+pub use crate::tuning::Optimum;
 pub use progress::{Progress, Silent};
-pub use record::{AxisScale, ClaimRecord, Curve, Figure, Optimum, Row, Search, SeedResult, Side, Verdict};
+pub use record::{AxisScale, ClaimRecord, Curve, Figure, Row, Search, SeedResult, Side, Verdict};
 
 use std::path::PathBuf;
 
 /// How long a reproduction may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Embedded and generated data only, minutes on two cores. A search starts at a recorded optimum and checks
-    /// that its neighbours are worse.
+    /// Minutes on two cores: a search starts at a recorded optimum and goes on until its neighbours are worse, for six
+    /// rounds at most. Runs on MNIST, where it is given, are short.
     Quick,
-    /// The whole search for every row.
+    /// A search from 25 starts for every row, and whole runs. The lattice itself has no end.
     Full,
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here computes. A claim fills these records while it runs; the report prints every field of them, so
 //! a number that is not in a record cannot be in the report.
 
+use crate::tuning::Optimum;
 use serde::{Deserialize, Serialize};
 
 /// One claim, measured: the statement, where it comes from, and a row per task it was tried on.
@@ -43,7 +44,7 @@ pub struct Row {
     pub ratio_range: Option<[f64; 2]>,
     /// Baseline seconds over method seconds to the target, by medians; `None` as for `ratio`.
     pub time_ratio: Option<f64>,
-    /// The ratio this row was held against, e.g. `>= 10`.
+    /// The ratios this row was held against, e.g. `>= 10, in part >= 4`; a note of the claim says why these.
     pub bar: String,
     /// Does the claim hold here?
     pub verdict: Verdict,
@@ -60,7 +61,7 @@ pub struct Side {
     pub settings: Vec<(String, String)>,
     /// One result per seed, in the order of the seeds.
     pub seeds: Vec<SeedResult>,
-    /// Process time of one update, in milliseconds: median over the seeds.
+    /// Time of one update, in milliseconds: median over the seeds.
     pub milliseconds_per_update: f64,
 }
 
@@ -73,7 +74,7 @@ pub struct SeedResult {
     pub updates: Option<u64>,
     /// Training examples used up to there (updates times batch size).
     pub examples: Option<u64>,
-    /// Thread CPU seconds used up to there, evaluation excluded.
+    /// Seconds of training up to there, by the clock that the report names, evaluation excluded.
     pub seconds: Option<f64>,
     /// Updates that were allowed.
     pub budget: u64,
@@ -88,9 +89,9 @@ pub struct SeedResult {
 pub struct Search {
     /// The grid that was searched, e.g. `learning rate {..} x momentum {..} x clip {..}`.
     pub grid: String,
-    /// Runs spent on the search.
+    /// Training runs spent on the search: one per setting and seed, and fewer where a setting could no longer win.
     pub runs: usize,
-    /// Is the optimum interior, at an edge, or taken from a record?
+    /// Where the best setting lies.
     pub optimum: Optimum,
     /// The best settings of the search, best first: description and the value they were ranked by. Settings whose runs
     /// were stopped because they could no longer win have no value and are left out.
@@ -98,16 +99,6 @@ pub struct Search {
     /// Fewest updates to the target of any run of the search, for each seed separately: the hardest comparison. Runs
     /// that could no longer win were stopped before.
     pub per_seed_oracle: Vec<Option<u64>>,
-}
-
-/// Where the best setting of a search lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Optimum {
-    /// Every neighbour, diagonal ones included, was run, and none is better.
-    Interior,
-    /// The best setting lies on the edge of the grid: the baseline may be better than printed.
-    Edge,
 }
 
 /// Does the claim hold on this row?

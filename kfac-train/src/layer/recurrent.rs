@@ -1,4 +1,4 @@
-use super::{Layer, Moving, fill_with_bias, weight_matrix};
+use super::{Layer, Moving, Nonlinearity, fill_with_bias, weight_matrix};
 use crate::engine::Engine;
 use crate::tape::{Evidence, LayerTape, matrix, resize};
 use kfac_core::LayerShape;
@@ -45,12 +45,11 @@ impl Recurrent {
         }
     }
 
-    /// Step `step` of rows `(case, step) x width`, as a matrix `cases x width` (columns `from..`).
-    fn at_step<'a, T: Scalar>(&self, rows: &'a [T], width: usize, step: usize, from: usize) -> MatRef<'a, T> {
+    /// Step `step` of rows `(case, step) x width`, as a matrix `cases x width`.
+    fn at_step<'a, T: Scalar>(&self, rows: &'a [T], width: usize, step: usize) -> MatRef<'a, T> {
         let cases = rows.len() / (self.steps * width);
         let stride = self.steps * width;
-        MatRef::with_strides(&rows[step * width + from..], [cases, width - from], [stride, 1])
-            .expect("whole sequences")
+        MatRef::with_strides(&rows[step * width..], [cases, width], [stride, 1]).expect("whole sequences")
     }
 
     fn at_step_mut<'a, T: Scalar>(&self, rows: &'a mut [T], width: usize, step: usize) -> MatMut<'a, T> {
@@ -114,7 +113,7 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Recurrent {
             }
             engine.add_product(
                 self.at_step_mut(states, h, step),
-                self.at_step(rows, width, step, 0),
+                self.at_step(rows, width, step),
                 weight_matrix(weights, shape).transposed(),
             );
             for case in 0..cases {
@@ -153,14 +152,13 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Recurrent {
             if step + 1 < self.steps {
                 resize(&mut later, cases * h);
                 let carried = MatMut::row_major(&mut later, cases, h).expect("sized above");
-                engine.set_product(carried, self.at_step(g, h, step + 1, 0), self.recurrent_weights(weights));
+                engine.set_product(carried, self.at_step(g, h, step + 1), self.recurrent_weights(weights));
             }
             for case in 0..cases {
                 let at = (case * self.steps + step) * h;
                 for (unit, g) in g[at..][..h].iter_mut().enumerate() {
                     let from_later = if step + 1 < self.steps { later[case * h + unit] } else { T::ZERO };
-                    let state = states[at + unit];
-                    *g = (*g + from_later) * ((T::ONE - state) * (T::ONE + state));
+                    *g = (*g + from_later) * Nonlinearity::Tanh.slope(states[at + unit]);
                 }
             }
         }
@@ -198,15 +196,14 @@ impl<T: Scalar, K: Kernel<T>> Layer<T, K> for Recurrent {
         for step in 0..self.steps {
             if step > 0 {
                 let out = MatMut::row_major(&mut carried, cases, h).expect("sized above");
-                let previous = self.at_step(&tangents, h, step - 1, 0);
+                let previous = self.at_step(&tangents, h, step - 1);
                 engine.set_product(out, previous, self.recurrent_weights(moving.weights).transposed());
             }
             for case in 0..cases {
                 let at = (case * self.steps + step) * h;
                 for (unit, tangent) in tangents[at..][..h].iter_mut().enumerate() {
                     let from_earlier = if step > 0 { carried[case * h + unit] } else { T::ZERO };
-                    let state = states[at + unit];
-                    *tangent = (*tangent + from_earlier) * ((T::ONE - state) * (T::ONE + state));
+                    *tangent = (*tangent + from_earlier) * Nonlinearity::Tanh.slope(states[at + unit]);
                 }
             }
         }

@@ -17,7 +17,7 @@ pub struct ConvolutionStage {
 /// then one dense layer to `classes` logits under [`Loss::Softmax`].
 ///
 /// # Errors
-/// [`NetworkError`] where a size is 0.
+/// [`NetworkError::EmptyLayer`] where a size is 0.
 pub fn cnn<T: Scalar, K: Kernel<T>>(
     side: usize,
     stages: &[ConvolutionStage],
@@ -36,10 +36,6 @@ pub fn cnn<T: Scalar, K: Kernel<T>>(
         layers.push(Box::new(Activation::new(Nonlinearity::Relu, len)));
         (channels, image) = (stage.channels, window.output());
     }
-    let features = channels * image[0] * image[1];
-    if features == 0 || classes == 0 {
-        return Err(NetworkError::Outputs { given: features, outputs: classes });
-    }
-    layers.push(Box::new(Dense::new(features, classes)));
+    layers.push(Box::new(Dense::new(channels * image[0] * image[1], classes)));
     Network::new(layers, Loss::Softmax, classes, kernel)
 }

@@ -7,6 +7,7 @@ use kfac_core::sampling::normal_pair;
 use kfac_linalg::{Kernel, Scalar};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
+use std::fmt;
 
 /// How the weights of a block are drawn. Biases start at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +18,10 @@ pub enum Init {
     HeNormal,
     /// Each unit gets 15 incoming weights from `N(0, 1)`, the others are zero (Martens 2010).
     Sparse,
-    /// Input columns from `N(0, 1 / inputs)`, recurrent columns a random orthogonal matrix.
+    /// Input columns from `N(0, 1 / inputs)`, recurrent columns a random orthogonal matrix: for a block whose columns are
+    /// its inputs, one per output, and a bias or none.
     OrthogonalRecurrent {
-        /// Input columns.
+        /// Input columns, at least 1.
         inputs: usize,
     },
 }
@@ -29,17 +31,33 @@ const SPARSE_WEIGHTS: usize = 15;
 
 impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// Initial weights of all blocks from `seed`; `init` names the rule for each block.
-    pub fn initial_weights(&self, seed: u64, init: impl Fn(usize) -> Init) -> Vec<T> {
+    ///
+    /// # Errors
+    /// [`InitError`] where a rule does not fit its block.
+    pub fn initial_weights(&self, seed: u64, init: impl Fn(usize) -> Init) -> Result<Vec<T>, InitError> {
         let mut normals = Normals { generator: generator(seed, Stream::InitialWeights), spare: None };
         let mut weights = vec![T::ZERO; self.weight_count()];
-        for (index, (shape, part)) in self.blocks().enumerate() {
-            init(index).fill(shape, &mut weights[part], &mut normals);
+        for (block, (shape, part)) in self.blocks().enumerate() {
+            let rule = init(block);
+            if !rule.fits(shape) {
+                return Err(InitError::Misfit { block, shape, rule });
+            }
+            rule.fill(shape, &mut weights[part], &mut normals);
         }
-        weights
+        Ok(weights)
     }
 }
 
 impl Init {
+    fn fits(self, shape: LayerShape) -> bool {
+        match self {
+            Self::ScaledNormal | Self::HeNormal | Self::Sparse => true,
+            Self::OrthogonalRecurrent { inputs } => {
+                inputs > 0 && inputs.checked_add(shape.outputs()) == Some(shape.features())
+            }
+        }
+    }
+
     fn fill<T: Scalar>(self, shape: LayerShape, block: &mut [T], normals: &mut Normals) {
         let (n, features) = (shape.inputs(), shape.features());
         let rows = block.chunks_exact_mut(n);
@@ -73,6 +91,36 @@ impl Init {
         }
     }
 }
+
+/// Weights that cannot be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InitError {
+    /// A rule does not fit the block that it was named for.
+    Misfit {
+        /// Index of the block.
+        block: usize,
+        /// Its shape.
+        shape: LayerShape,
+        /// The rule.
+        rule: Init,
+    },
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Misfit { block, shape, rule } = self;
+        write!(
+            f,
+            "{rule:?} does not fit block {block} of {} x {} weights",
+            shape.outputs(),
+            shape.features()
+        )?;
+        f.write_str(if shape.has_bias() { " and a bias" } else { "" })
+    }
+}
+
+impl std::error::Error for InitError {}
 
 /// Standard normal numbers, made in pairs.
 struct Normals {

@@ -9,7 +9,7 @@ mod rnn;
 
 pub use autoencoder::autoencoder;
 pub use cnn::{ConvolutionStage, cnn};
-pub use init::Init;
+pub use init::{Init, InitError};
 pub use mlp::mlp;
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, Pass};
 pub use rnn::rnn;

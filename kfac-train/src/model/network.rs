@@ -32,9 +32,20 @@ pub struct Network<T, K> {
     engine: Engine<T, K>,
     /// Cases of the last forward pass.
     cases: usize,
+    /// What has been run on that batch.
+    passed: Option<Pass>,
     /// Output tangents of the first of two directions.
     first_tangent: Vec<T>,
     bits: Vec<u32>,
+}
+
+/// The passes whose traces other passes work on, in the order in which they are run over a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// [`Network::forward`].
+    Forward,
+    /// [`Network::backward`] or [`Network::backward_sampled`].
+    Backward,
 }
 
 impl<T: Scalar, K: Kernel<T>> Network<T, K> {
@@ -83,6 +94,7 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
             tapes,
             engine,
             cases: 0,
+            passed: None,
             first_tangent,
             bits: Vec::new(),
         })
@@ -128,7 +140,7 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// [`NetworkError`] where weights or inputs have the wrong length, or there is no case.
     pub fn forward(&mut self, weights: &[T], batch: &Batch<T>) -> Result<(), NetworkError> {
         self.expect_weights(weights)?;
-        let expected = batch.cases * self.input_len();
+        let expected = batch.cases.saturating_mul(self.input_len());
         if batch.cases == 0 || batch.inputs.len() != expected {
             return Err(NetworkError::Inputs { expected, found: batch.inputs.len(), cases: batch.cases });
         }
@@ -138,32 +150,38 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
             let input = before.last().map_or(batch.inputs.as_slice(), |tape| &tape.output);
             layer.forward(&weights[self.parts[index].clone()], input, &mut rest[0], &mut self.engine);
         }
+        self.passed = Some(Pass::Forward);
         Ok(())
     }
 
-    /// Outputs of the last forward pass: rows of what the loss takes (for softmax and Bernoulli the logits).
+    /// Outputs of the last forward pass: rows of what the loss takes (for softmax and Bernoulli the logits); no row
+    /// before the first one.
     pub fn outputs(&self) -> MatRef<'_, T> {
         matrix(&self.last_tape().output, self.outputs)
     }
 
-    /// Mean over the cases of the loss, summed over the rows of a case.
+    /// Mean over the cases of the loss, summed over the rows of a case. The sum is one of `f64` and rounded once: a step is
+    /// judged by the difference of two such means.
     ///
     /// # Errors
-    /// [`NetworkError::Targets`] or [`NetworkError::Loss`] where the targets do not fit.
+    /// [`NetworkError::NoPass`] before a forward pass, [`NetworkError::Targets`] or [`NetworkError::Loss`] where the
+    /// targets do not fit.
     pub fn mean_loss(&self, targets: &Targets<T>) -> Result<T, NetworkError> {
+        self.expect_pass(Pass::Forward)?;
         self.expect_targets(targets)?;
-        let mut total = T::ZERO;
+        let mut total = 0.0;
         for (row, outputs) in self.output_rows().enumerate() {
-            total += self.loss.value(outputs, self.target(targets, row))?;
+            total += self.loss.value(outputs, self.target(targets, row))?.to_f64();
         }
-        Ok(total / T::from_usize(self.cases))
+        Ok(T::from_f64(total / self.cases as f64))
     }
 
     /// Backward pass from the training targets: afterwards the tape holds `g` of the training loss.
     ///
     /// # Errors
-    /// [`NetworkError`] where weights or targets do not fit.
+    /// [`NetworkError`] where weights or targets do not fit, or there was no forward pass.
     pub fn backward(&mut self, weights: &[T], targets: &Targets<T>) -> Result<(), NetworkError> {
+        self.expect_pass(Pass::Forward)?;
         self.expect_weights(weights)?;
         self.expect_targets(targets)?;
         let mut gradient = std::mem::take(&mut self.last_tape_mut().output_gradient);
@@ -179,12 +197,13 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// Backward pass from targets drawn from the model: afterwards the tape holds `g` for the true Fisher.
     ///
     /// # Errors
-    /// [`NetworkError`] where the weights do not fit.
+    /// [`NetworkError`] where the weights do not fit, or there was no forward pass.
     pub fn backward_sampled(
         &mut self,
         weights: &[T],
         generator: &mut ChaCha8Rng,
     ) -> Result<(), NetworkError> {
+        self.expect_pass(Pass::Forward)?;
         self.expect_weights(weights)?;
         let mut gradient = std::mem::take(&mut self.last_tape_mut().output_gradient);
         let mut bits = std::mem::take(&mut self.bits);
@@ -214,23 +233,33 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
             let part = &weights[self.parts[index].clone()];
             layer.backward(part, &mut rest[0], input_gradient, &mut self.engine);
         }
+        self.passed = Some(Pass::Backward);
     }
 
     /// `a` and `g` of every weight block, from the last forward and backward pass.
-    pub fn evidence(&self) -> impl Iterator<Item = (Evidence<'_, T>, OutputGradients<'_, T>)> {
-        self.layers.iter().zip(&self.tapes).flat_map(|(layer, tape)| {
+    ///
+    /// # Errors
+    /// [`NetworkError::NoPass`] where no backward pass followed the last forward pass: `a` and `g` would be those of two
+    /// batches.
+    pub fn evidence(
+        &self,
+    ) -> Result<impl Iterator<Item = (Evidence<'_, T>, OutputGradients<'_, T>)>, NetworkError> {
+        self.expect_pass(Pass::Backward)?;
+        Ok(self.layers.iter().zip(&self.tapes).flat_map(|(layer, tape)| {
             layer.blocks().iter().enumerate().map(move |(block, shape)| {
                 let g = matrix(&tape.blocks[block].gradients, shape.outputs());
                 (layer.evidence(block, tape), OutputGradients::per_case(g))
             })
-        })
+        }))
     }
 
     /// Gradient of the mean loss: `V = (1/N) Σ g āᵀ` over cases and positions, from the last passes.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] where `gradient` has the wrong length.
+    /// [`NetworkError::Weights`] where `gradient` has the wrong length, [`NetworkError::NoPass`] where no backward pass
+    /// followed the last forward pass.
     pub fn gradient(&mut self, gradient: &mut [T]) -> Result<(), NetworkError> {
+        self.expect_pass(Pass::Backward)?;
         self.expect_weights(gradient)?;
         let scale = T::ONE / T::from_usize(self.cases);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -250,7 +279,7 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// `vᵀFw` for both directions, `F` the Fisher of the whole network on the batch of the last forward pass.
     ///
     /// # Errors
-    /// [`NetworkError`] where weights or directions do not fit.
+    /// [`NetworkError`] where weights or directions do not fit, or there was no forward pass.
     pub fn fisher_products(
         &mut self,
         weights: &[T],
@@ -282,8 +311,10 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
     /// Forward-mode pass: the derivative of the outputs when the weights move along `direction`.
     ///
     /// # Errors
-    /// [`NetworkError::Weights`] where weights or direction have the wrong length.
+    /// [`NetworkError::Weights`] where weights or direction have the wrong length, [`NetworkError::NoPass`] before a
+    /// forward pass.
     pub fn tangent(&mut self, weights: &[T], direction: &[T]) -> Result<MatRef<'_, T>, NetworkError> {
+        self.expect_pass(Pass::Forward)?;
         self.expect_weights(weights)?;
         self.expect_weights(direction)?;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -327,6 +358,11 @@ impl<T: Scalar, K: Kernel<T>> Network<T, K> {
         if expected == found { Ok(()) } else { Err(NetworkError::Targets { expected, found }) }
     }
 
+    /// Refuses to work on a trace that is not there.
+    fn expect_pass(&self, missing: Pass) -> Result<(), NetworkError> {
+        if self.passed >= Some(missing) { Ok(()) } else { Err(NetworkError::NoPass { missing }) }
+    }
+
     fn expect_weights(&self, weights: &[T]) -> Result<(), NetworkError> {
         let expected = self.weight_count();
         if weights.len() == expected {
@@ -363,7 +399,7 @@ fn add_outer_products<T: Scalar, K: Kernel<T>>(
 }
 
 /// A network that cannot be built, or arguments that do not fit it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NetworkError {
     /// A layer has no input or no output.
@@ -412,6 +448,11 @@ pub enum NetworkError {
     },
     /// A target that does not fit the loss.
     Loss(LossError),
+    /// The pass whose trace is asked for has not been run on the last batch.
+    NoPass {
+        /// That pass.
+        missing: Pass,
+    },
 }
 
 impl From<LossError> for NetworkError {
@@ -438,6 +479,10 @@ impl fmt::Display for NetworkError {
                 write!(f, "the outputs take {expected} targets, {found} were given")
             }
             Self::Loss(error) => error.fmt(f),
+            Self::NoPass { missing: Pass::Forward } => f.write_str("no batch has been run forward yet"),
+            Self::NoPass { missing: Pass::Backward } => {
+                f.write_str("no backward pass has followed the last forward pass")
+            }
         }
     }
 }

@@ -7,16 +7,13 @@ use kfac_linalg::{Kernel, Scalar};
 /// steps, one output under [`Loss::Square`].
 ///
 /// # Errors
-/// [`NetworkError`] where a size is 0.
+/// [`NetworkError::EmptyLayer`] where a size is 0.
 pub fn rnn<T: Scalar, K: Kernel<T>>(
     inputs: usize,
     hidden: usize,
     steps: usize,
     kernel: K,
 ) -> Result<Network<T, K>, NetworkError> {
-    if inputs == 0 || hidden == 0 || steps == 0 {
-        return Err(NetworkError::Outputs { given: 0, outputs: 1 });
-    }
     let layers: Vec<Box<dyn Layer<T, K>>> =
         vec![Box::new(Recurrent::new(inputs, hidden, steps, Readout::Last)), Box::new(Dense::new(hidden, 1))];
     Network::new(layers, Loss::Square, 1, kernel)

@@ -1,6 +1,7 @@
 use super::{Optimizer, StepError, StepReport, loss_and_gradient};
 use crate::data::Batch;
 use crate::model::Network;
+use kfac_core::error::SettingError;
 use kfac_linalg::{Kernel, Scalar};
 
 /// Adam with decoupled weight decay.
@@ -20,13 +21,13 @@ pub struct Adam<T> {
 /// Settings of [`Adam`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSettings {
-    /// Learning rate.
+    /// Learning rate: positive and finite.
     pub rate: f64,
-    /// Decays of the two moments.
+    /// Decays of the two moments, in `[0, 1)`.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment: positive and finite.
     pub epsilon: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
+    /// Decoupled weight decay, multiplied by the learning rate: finite and not negative.
     pub weight_decay: f64,
 }
 
@@ -39,8 +40,18 @@ impl AdamSettings {
 
 impl<T: Scalar> Adam<T> {
     /// Before the first step.
-    pub fn new(settings: AdamSettings) -> Self {
-        Self { settings, first: Vec::new(), second: Vec::new(), powers: [1.0; 2], gradient: Vec::new() }
+    ///
+    /// # Errors
+    /// [`SettingError`] where a setting is out of its range.
+    pub fn new(settings: AdamSettings) -> Result<Self, SettingError> {
+        let AdamSettings { rate, betas, epsilon, weight_decay } = settings;
+        SettingError::unless(rate > 0.0 && rate.is_finite(), "learning rate", rate)?;
+        for beta in betas {
+            SettingError::unless((0.0..1.0).contains(&beta), "beta", beta)?;
+        }
+        SettingError::unless(epsilon > 0.0 && epsilon.is_finite(), "epsilon", epsilon)?;
+        SettingError::unless(weight_decay >= 0.0 && weight_decay.is_finite(), "weight decay", weight_decay)?;
+        Ok(Self { settings, first: Vec::new(), second: Vec::new(), powers: [1.0; 2], gradient: Vec::new() })
     }
 }
 

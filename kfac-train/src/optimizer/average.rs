@@ -1,3 +1,4 @@
+use kfac_core::error::SettingError;
 use kfac_linalg::Scalar;
 
 /// Exponentially averaged iterates: `θ̄ <- decay θ̄ + (1 - decay) θ`, normalised so that early averages are means of
@@ -12,9 +13,13 @@ pub struct IterateAverage<T> {
 }
 
 impl<T: Scalar> IterateAverage<T> {
-    /// An average with `decay` in `[0, 1)`.
-    pub fn new(decay: f64) -> Self {
-        Self { decay, weight: 0.0, sum: Vec::new(), mean: Vec::new() }
+    /// An average that keeps the share `decay` of the old one.
+    ///
+    /// # Errors
+    /// [`SettingError`] unless `decay` lies in `[0, 1)`.
+    pub fn new(decay: f64) -> Result<Self, SettingError> {
+        SettingError::unless((0.0..1.0).contains(&decay), "decay of the averaged iterates", decay)?;
+        Ok(Self { decay, weight: 0.0, sum: Vec::new(), mean: Vec::new() })
     }
 
     /// Takes in the weights after an update.
@@ -42,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_average_is_normalised_from_the_first_update_on() {
-        let mut average = IterateAverage::new(0.9);
+        let mut average = IterateAverage::new(0.9).unwrap();
         average.add(&[2.0_f64]);
         assert!((average.mean()[0] - 2.0).abs() < 1e-15);
         average.add(&[4.0]);

@@ -4,6 +4,7 @@ use crate::data::Batch;
 use crate::model::{Network, NetworkError};
 use crate::random::{Stream, generator};
 use kfac_core::damping::adapt::Verdict;
+use kfac_core::error::SettingError;
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
 use kfac_core::step::{Slopes, heavy_ball};
@@ -52,7 +53,7 @@ pub enum StepRule<T> {
     Clipped {
         /// Rate and clip.
         step: ClippedStep<T>,
-        /// Share of the last step that is added to the next.
+        /// Share of the last step that is added to the next, in `[0, 1)`.
         momentum: T,
         /// `λ`.
         damping: T,
@@ -75,7 +76,10 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
                 BuildError::Setting(error) => StepError::Setting(error),
             })?;
         let damping = match &mut rule {
-            StepRule::Clipped { damping, .. } => *damping,
+            StepRule::Clipped { damping, momentum, .. } => {
+                SettingError::unless(*momentum >= T::ZERO && *momentum < T::ONE, "momentum", *momentum)?;
+                *damping
+            }
             StepRule::Adaptive(step) => {
                 *step = step.with_l2(l2)?;
                 step.lambda()
@@ -104,13 +108,12 @@ impl<T: Scalar, K: Kernel<T> + 'static> Kfac<T, K> {
         network: &mut Network<T, K>,
         batch: &Batch<T>,
     ) -> Result<Option<T>, StepError> {
-        match &self.rule {
-            StepRule::Adaptive(step) if step.bound.is_some() && self.has_step => {
-                network.forward(&self.copy, batch)?;
-                Ok(Some(network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy)))
-            }
-            _ => Ok(None),
+        let StepRule::Adaptive(step) = &self.rule else { return Ok(None) };
+        if !self.has_step || !step.bound.is_some_and(|bound| bound.is_adaptive()) {
+            return Ok(None);
         }
+        network.forward(&self.copy, batch)?;
+        Ok(Some(network.mean_loss(&batch.targets)? + penalty(self.l2, &self.copy)))
     }
 
     /// Factors and inverses for this batch; the forward pass of the batch has been run.

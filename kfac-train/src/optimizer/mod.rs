@@ -41,7 +41,8 @@ pub trait Optimizer<T: Scalar, K: Kernel<T>> {
 pub struct StepReport {
     /// Loss on the batch before the update.
     pub loss: f64,
-    /// Damping used, for K-FAC.
+    /// Damping `λ` before this step adapts it, for K-FAC: that of the quadratic model and of what is refreshed at this
+    /// step.
     pub lambda: Option<f64>,
     /// Was the step taken back because the loss after it was not finite?
     pub rejected: bool,

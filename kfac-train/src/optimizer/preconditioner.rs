@@ -1,3 +1,4 @@
+use super::StepError;
 use crate::model::Network;
 use kfac_core::error::SettingError;
 use kfac_core::map::{Eigenbasis, FactorMap, Factored};
@@ -65,7 +66,7 @@ fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + 'static>(
 pub(super) trait AnyMap<T: Scalar, K: Kernel<T>> {
     fn wants_statistics(&self) -> bool;
     fn is_ready(&self) -> bool;
-    fn observe(&mut self, network: &Network<T, K>, cases: usize) -> Result<(), LayerError>;
+    fn observe(&mut self, network: &Network<T, K>, cases: usize) -> Result<(), StepError>;
     fn refresh(&mut self) -> Result<RefreshReport, LayerError>;
     fn refresh_all(&mut self) -> Result<RefreshReport, LayerError>;
     fn precondition(&mut self, gradient: &mut [T]) -> Result<Preconditioned<T>, LayerError>;
@@ -86,9 +87,9 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
         self.kfac.is_ready()
     }
 
-    fn observe(&mut self, network: &Network<T, K>, cases: usize) -> Result<(), LayerError> {
+    fn observe(&mut self, network: &Network<T, K>, cases: usize) -> Result<(), StepError> {
         let mut observation = self.kfac.observe(cases);
-        for (layer, (inputs, gradients)) in network.evidence().enumerate() {
+        for (layer, (inputs, gradients)) in network.evidence()?.enumerate() {
             observation.add(layer, &inputs, gradients, &mut self.scratch)?;
         }
         Ok(())

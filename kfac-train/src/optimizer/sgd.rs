@@ -1,6 +1,7 @@
 use super::{Optimizer, StepError, StepReport, loss_and_gradient};
 use crate::data::Batch;
 use crate::model::Network;
+use kfac_core::error::SettingError;
 use kfac_linalg::product::dot;
 use kfac_linalg::{Kernel, Scalar};
 
@@ -21,18 +22,25 @@ pub struct Sgd<T> {
 /// Settings of [`Sgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdSettings {
-    /// Learning rate.
+    /// Learning rate: positive and finite.
     pub rate: f64,
-    /// `μ`; 0 for plain descent.
+    /// `μ` in `[0, 1)`; 0 for plain descent.
     pub momentum: f64,
-    /// Largest norm of a gradient; infinite for none.
+    /// Largest norm of a gradient, positive; infinite for none.
     pub clip: f64,
 }
 
 impl<T: Scalar> Sgd<T> {
     /// At rest.
-    pub fn new(settings: SgdSettings) -> Self {
-        Self { settings, momentum: Vec::new(), gradient: Vec::new() }
+    ///
+    /// # Errors
+    /// [`SettingError`] where a setting is out of its range.
+    pub fn new(settings: SgdSettings) -> Result<Self, SettingError> {
+        let SgdSettings { rate, momentum, clip } = settings;
+        SettingError::unless(rate > 0.0 && rate.is_finite(), "learning rate", rate)?;
+        SettingError::unless((0.0..1.0).contains(&momentum), "momentum", momentum)?;
+        SettingError::unless(clip > 0.0, "clip", clip)?;
+        Ok(Self { settings, momentum: Vec::new(), gradient: Vec::new() })
     }
 }
 

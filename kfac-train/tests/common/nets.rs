@@ -10,6 +10,8 @@ use kfac_train::kfac_linalg::{Kernel, Reproducible};
 use kfac_train::layer::{Activation, Convolution, Dense, Layer, Moving, Nonlinearity, Readout, Recurrent};
 use kfac_train::model::Network;
 use kfac_train::tape::{Evidence, LayerTape};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Layers<K> = Vec<Box<dyn Layer<f64, K>>>;
 
@@ -214,10 +216,11 @@ pub fn of_two_blocks() -> Vec<Net<Reproducible>> {
     ]
 }
 
-/// Where `|x|` exceeds `height` the output is NaN; otherwise the identity.
+/// Where `|x|` exceeds `height` the output is NaN; otherwise the identity. Counts its forward passes.
 pub struct Cliff {
     pub len: usize,
     pub height: f64,
+    pub forward_passes: Arc<AtomicUsize>,
 }
 
 impl<K: Kernel<f64>> Layer<f64, K> for Cliff {
@@ -234,6 +237,7 @@ impl<K: Kernel<f64>> Layer<f64, K> for Cliff {
     }
 
     fn forward(&self, _: &[f64], input: &[f64], tape: &mut LayerTape<f64>, _: &mut Engine<f64, K>) {
+        self.forward_passes.fetch_add(1, Ordering::Relaxed);
         tape.output.clear();
         tape.output.extend(input.iter().map(|&x| if x.abs() > self.height { f64::NAN } else { x }));
     }

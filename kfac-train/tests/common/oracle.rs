@@ -256,7 +256,7 @@ impl Oracle {
 
     /// `ā` and `g` of every block.
     fn rows(&self) -> Vec<(Rows, Rows)> {
-        let rows = self.network.evidence().map(|(inputs, gradients)| {
+        let rows = self.network.evidence().unwrap().map(|(inputs, gradients)| {
             let g = gradients.rows();
             let a = |row| {
                 let mut a = vec![1.0; inputs.features() + 1];

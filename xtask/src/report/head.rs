@@ -3,6 +3,7 @@
 use crate::step::Cmd;
 use crate::workspace;
 use kfac_train::claims::{Profile, Settings};
+use kfac_train::trainer::Clock;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,8 @@ pub(crate) struct Head {
     pub(crate) threads: usize,
     /// Folder of the data files, when one was given.
     pub(crate) data: Option<String>,
+    /// What the seconds of the rows are: CPU time of a thread, or wall time.
+    pub(crate) clock: String,
     /// The machine.
     pub(crate) machine: Machine,
     /// The code.
@@ -67,6 +70,7 @@ impl Head {
             seeds: settings.seeds,
             threads: settings.threads,
             data: settings.data.as_ref().map(|folder| folder.display().to_string()),
+            clock: Clock::HERE.words().into(),
             machine: Machine::this(),
             versions: Versions::this(),
             wall_seconds: timings.iter().fold(0.0, |sum, timing| sum + timing.wall_seconds),

@@ -44,8 +44,19 @@ fn escape(text: &str) -> String {
 }
 
 fn head(report: &Report) -> String {
-    let Head { date, command, profile, seeds, threads, data, machine, versions, wall_seconds, timings } =
-        &report.head;
+    let Head {
+        date,
+        command,
+        profile,
+        seeds,
+        threads,
+        data,
+        clock,
+        machine,
+        versions,
+        wall_seconds,
+        timings,
+    } = &report.head;
     let commit = versions.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
     let resumed = timings.iter().filter(|timing| timing.resumed).map(|timing| timing.claim.as_str());
     let mut wall = text::duration(*wall_seconds);
@@ -59,7 +70,8 @@ fn head(report: &Report) -> String {
         ("Versions", format!("workspace {}{commit}; {}", versions.workspace, versions.rustc)),
         ("Profile", format!("{profile}; seeds per contender: {seeds}; runs at a time: {threads}")),
         ("Data", data.clone().unwrap_or_else(|| "embedded and generated only (no --data)".into())),
-        ("Wall time", wall),
+        ("Times of runs", format!("{clock}, evaluation excluded")),
+        ("Wall time of all", wall),
     ];
     let facts = facts.map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>\n", escape(&value))).concat();
     format!(
@@ -96,11 +108,11 @@ fn summary(report: &Report) -> String {
     format!(
         "<h2>Verdicts</h2>\n<div class=\"scroll\"><table class=\"summary\">\n\
          <thead><tr><th>Verdict</th><th>Claim</th><th>Task and target</th>\
-         <th class=\"num\">Ratio of updates</th><th class=\"num\">Ratio of CPU time</th><th>Bar</th></tr></thead>\n\
+         <th class=\"num\">Ratio of updates</th><th class=\"num\">Ratio of time</th><th>Bar</th></tr></thead>\n\
          <tbody>\n{lines}</tbody></table></div>\n\
          <p class=\"soft small\">Ratios are baseline over method: above 1, the method needs less. They are medians \
-         over the seeds; in brackets the smallest and the largest over the seeds where both sides arrived. CPU time \
-         is that of the thread, evaluation excluded. A dash: the median run of a side did not arrive.</p>\n"
+         over the seeds; in brackets the smallest and the largest over the seeds where both sides arrived. \
+         A dash: the median run of a side did not arrive.</p>\n"
     )
 }
 
@@ -183,7 +195,7 @@ fn legend_entry(entry: &Entry) -> String {
 
 /// Columns of one side in the table of a row.
 const SIDE_COLUMNS: &str = "<th class=\"num start\">Updates</th><th class=\"num\">Examples</th>\
-                            <th class=\"num\">CPU s</th><th class=\"num\">Final value</th>";
+                            <th class=\"num\">Seconds</th><th class=\"num\">Final value</th>";
 
 fn row(row: &Row) -> String {
     let Row { task, target, method, baseline, search, time_ratio, bar, remark, .. } = row;
@@ -206,7 +218,7 @@ fn row(row: &Row) -> String {
     };
     format!(
         "<article class=\"row\">\n<h3>{}</h3>\n<p class=\"soft small\">Target: {}</p>\n\
-         <p>{} Ratio of updates <strong>{}</strong>, of CPU time {}; bar {}. {}</p>\n\
+         <p>{} Ratio of updates <strong>{}</strong>, of time {}; bar {}. {}</p>\n\
          <div class=\"scroll\"><table>\n<thead>\n<tr><th rowspan=\"2\">Seed</th>{}{oracle_head}</tr>\n\
          <tr>{SIDE_COLUMNS}{SIDE_COLUMNS}</tr>\n</thead>\n<tbody>\n{seeds}{}{}\
          <tr><th>Search</th><td colspan=\"{width}\" class=\"start\">{}</td></tr>\n\

@@ -31,6 +31,7 @@ pub(crate) fn head() -> Head {
         seeds: 3,
         threads: 2,
         data: None,
+        clock: "made-up time".into(),
         machine: Machine {
             cores: 2,
             cpu: "Made-up CPU at 2.0 GHz".into(),

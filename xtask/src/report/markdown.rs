@@ -23,11 +23,12 @@ pub(crate) fn render(report: &Report) -> String {
             escape(&head.versions.rustc)
         ),
         format!(
-            "- profile {}; seeds {}; runs at a time {}; wall time {}",
+            "- profile {}; seeds {}; runs at a time {}; wall time {}; times of runs are {}, evaluation excluded",
             escape(&head.profile),
             head.seeds,
             head.threads,
-            text::duration(head.wall_seconds)
+            text::duration(head.wall_seconds),
+            escape(&head.clock)
         ),
         String::new(),
     ];
@@ -93,7 +94,7 @@ fn summary(lines: &mut Vec<String>, claims: &[ClaimRecord]) {
         })
         .collect();
     let header =
-        ["claim", "task", "target", "contenders", "ratio of updates", "ratio of CPU time", "bar", "verdict"];
+        ["claim", "task", "target", "contenders", "ratio of updates", "ratio of time", "bar", "verdict"];
     table(lines, &header, &rows);
     lines.extend([
         "Ratios are baseline over method, medians over the seeds (smallest to largest).".into(),
@@ -121,7 +122,7 @@ fn measured(lines: &mut Vec<String>, row: &Row) {
     lines.extend([format!("### {}", escape(&row.task)), String::new()]);
     lines.extend([
         format!(
-            "Target {}. **{}**: ratio of updates {}, of CPU time {}; bar {}. {}",
+            "Target {}. **{}**: ratio of updates {}, of time {}; bar {}. {}",
             escape(&row.target),
             row.verdict.words(),
             text::ratio(row),
@@ -157,11 +158,11 @@ fn measured(lines: &mut Vec<String>, row: &Row) {
         "seed",
         &method_updates,
         "examples",
-        "CPU s",
+        "seconds",
         "final",
         &baseline_updates,
         "examples",
-        "CPU s",
+        "seconds",
         "final",
     ];
     table(lines, &header, &rows);

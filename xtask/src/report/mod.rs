@@ -144,6 +144,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_head_says_which_clock_the_times_are_of() {
+        let report = made_up::report();
+        for page in [html::render(&report), markdown::render(&report)] {
+            assert!(page.contains("made-up time, evaluation excluded"), "{page}");
+        }
+    }
+
     /// `cargo test -p xtask -- --ignored --nocapture look`: to see what a change of the layout does.
     #[test]
     #[ignore = "leaves a folder behind"]

@@ -94,6 +94,10 @@ pub(crate) fn optimum(optimum: Optimum) -> &'static str {
     match optimum {
         Optimum::Interior => "interior: every neighbour was run, none is better",
         Optimum::Edge => "edge of the grid: the baseline may be better than printed",
+        Optimum::Unfinished => {
+            "unfinished: the rounds were used up while settings still got better, the baseline may be better than printed"
+        }
+        Optimum::NoScore => "none: no setting came through",
     }
 }
 
