@@ -2,8 +2,11 @@
 
 use core::ops::Range;
 
+/// The most lanes of any register.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// Partial sums of a reduction whose bits are frozen: as many as the widest register has lanes.
-pub(crate) const FROZEN_SUMS: usize = 16;
+pub(crate) const FROZEN_SUMS: usize = MOST_LANES;
 
 /// An instruction set for one number type: a token, proof that this processor has it.
 ///
@@ -130,6 +133,23 @@ pub trait Task<T> {
     type Output;
     /// Does the work.
     fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
+}
+
+/// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
+/// and doubles it in lanes.
+#[inline(always)]
+pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
+    let mut round = 1;
+    while round < S::LANES {
+        let before = square;
+        for i in 0..S::LANES / 2 {
+            let [low, high] = simd.zip(before[i], before[i + S::LANES / 2]);
+            square[2 * i] = low;
+            square[2 * i + 1] = high;
+        }
+        round *= 2;
+    }
+    square
 }
 
 /// The same registers with multiply-adds rounded twice, as a machine without the fused instruction has to.
