@@ -313,8 +313,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         let layer = gradient.layer();
         let &shape = self.net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: self.net.len() })?;
         gradient.expect_shape(shape)?;
-        self.expect_scratch(layer, apply_scratch_len::<T, M>(shape), scratch)
-            .map_err(|error| error.kind)?;
+        self.expect_scratch(layer, apply_scratch_len::<T, M>(shape), scratch).map_err(|error| error.kind)?;
         if !self.slots[layer].is_ready() {
             return Err(match self.slots[layer].updates {
                 0 => LayerErrorKind::NoStatistics,

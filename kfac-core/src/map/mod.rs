@@ -168,7 +168,7 @@ pub struct Refreshed {
     /// Floating-point operations, leading order.
     pub flops: u64,
     /// Sweeps of the eigenvalue method.
-    pub sweeps: u8,
+    pub sweeps: u32,
     /// Did a factor vanish, or all but vanish, so that damping alone is left: `U = V / λ`?
     pub zero_trace: bool,
 }
