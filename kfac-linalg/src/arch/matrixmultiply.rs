@@ -1,4 +1,4 @@
-//! [`Fast`](crate::Fast) on the `matrixmultiply` crate.
+//! Products of [`Fast`](crate::Fast) by the `matrixmultiply` crate, for machines whose registers are plain arrays to us.
 
 use super::product::{Product, Wanted};
 use crate::product::Accumulate;
