@@ -8,6 +8,7 @@ mod common;
 use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
+use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
 
 /// Long enough for two blocks of terms, and for blocks of 64 in Cholesky.
@@ -93,6 +94,26 @@ fn inverse_result<T: Scalar>() -> Vec<T> {
 fn bits_of_the_inverse() {
     assert_bits(&inverse_result::<f32>(), 0xef13_1f63_7e13_abbe);
     assert_bits(&inverse_result::<f64>(), 0xdeb9_97fd_5180_60ef);
+}
+
+fn shifted_result<T: Scalar>() -> Vec<T> {
+    let (n, columns) = (60, 21);
+    let [q, diagonal, off_diagonal] = common::tridiagonal(&rounded::<T>(&positive_definite(n, 12)), n);
+    let (mut b, d) =
+        (random(n * columns, 13), random::<T>(columns, 14).iter().map(|x| *x * *x).collect::<Vec<_>>());
+    let scratch = &mut vec![T::ZERO; shifted::solve_scratch_len::<T>(n, columns)];
+    let q = MatRef::row_major(&q, n, n).unwrap();
+    let reduced = Tridiagonal { q, diagonal: &diagonal, off_diagonal: &off_diagonal };
+    let shifts = Shifts { d: &d, lambda: T::from_f64(0.01) };
+    shifted::solve(Reproducible, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch)
+        .unwrap();
+    b
+}
+
+#[test]
+fn bits_of_shifted_solves() {
+    assert_bits(&shifted_result::<f32>(), 0xff94_4d83_00b8_f884);
+    assert_bits(&shifted_result::<f64>(), 0xf1fc_6122_2e2a_42e3);
 }
 
 /// Cold on one matrix, then warm on another one nearby: eigenvectors and eigenvalues of the second.

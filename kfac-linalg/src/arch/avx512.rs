@@ -27,7 +27,7 @@ impl<T> Avx512<T> {
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx512 {
     ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $load:ident, $maskz_load:ident,
+     $div:ident, $sqrt:ident, $min:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $load:ident, $maskz_load:ident,
      $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
         impl Simd for Avx512<$float> {
             type Element = $float;
@@ -82,6 +82,12 @@ macro_rules! avx512 {
             fn sqrt(self, a: $vector) -> $vector {
                 // SAFETY: see `splat`.
                 unsafe { $sqrt(a) }
+            }
+
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $min(a, b) }
             }
 
             #[inline(always)]
@@ -146,6 +152,7 @@ avx512!(
     _mm512_mul_ps,
     _mm512_div_ps,
     _mm512_sqrt_ps,
+    _mm512_min_ps,
     _mm512_fmadd_ps,
     _mm512_fnmadd_ps,
     _mm512_permutex2var_ps,
@@ -167,6 +174,7 @@ avx512!(
     _mm512_mul_pd,
     _mm512_div_pd,
     _mm512_sqrt_pd,
+    _mm512_min_pd,
     _mm512_fmadd_pd,
     _mm512_fnmadd_pd,
     _mm512_permutex2var_pd,
