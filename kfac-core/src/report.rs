@@ -14,7 +14,7 @@ pub struct RefreshReport {
     /// Units in which a factor vanished, so that `√λ I` took its place.
     pub zero_traces: u32,
     /// Most sweeps that an eigenvalue method took.
-    pub sweeps: u8,
+    pub sweeps: u32,
     /// Floating-point operations, leading order.
     pub flops: u64,
 }

@@ -78,7 +78,7 @@ fn no_step_takes_more_flops_than_the_worst_one() {
 fn no_refresh_takes_more_sweeps_than_its_budget() {
     for sweeps in [1, 2, 5] {
         let reports = reports::<f64, _>(Eigenbasis::bounded(sweeps), SCHEDULE, 24);
-        assert!(reports.iter().all(|report| report.sweeps <= sweeps), "{sweeps}: {reports:?}");
+        assert!(reports.iter().all(|report| report.sweeps <= sweeps.into()), "{sweeps}: {reports:?}");
         assert!(reports.iter().any(|report| report.sweeps > 0));
     }
 }

@@ -74,6 +74,8 @@ pub trait Scalar:
     fn minimum(self, other: Self) -> Self;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
+    /// Whether the sign bit is set: below zero, or `-0.0`.
+    fn is_sign_negative(self) -> bool;
 
     /// Writes the little-endian bytes of this number.
     ///
@@ -179,6 +181,11 @@ macro_rules! scalar {
             #[inline]
             fn is_finite(self) -> bool {
                 $float::is_finite(self)
+            }
+
+            #[inline]
+            fn is_sign_negative(self) -> bool {
+                $float::is_sign_negative(self)
             }
 
             #[inline]

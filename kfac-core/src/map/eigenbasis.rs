@@ -32,14 +32,14 @@ impl Eigenbasis {
 
     /// The cost of one refresh, for [`Schedule::worst_step_flops`](crate::schedule::Schedule::worst_step_flops).
     pub const fn refresh_cost(self) -> Cost {
-        Cost { unit: RefreshUnit::Side, cubic: cubic_flops(self.budget.sweeps) }
+        Cost { unit: RefreshUnit::Side, cubic: cubic_flops(self.budget.sweeps as u32) }
     }
 }
 
 /// A sweep rotates rows, columns and eigenvectors: `n²/2` rotations of `n` pairs, three times, at 6 flops each.
 /// Before the first sweep the old basis is made orthonormal (`QᵀQ` and its product with `Q`) and applied on both
 /// sides: four products.
-const fn cubic_flops(sweeps: u8) -> u64 {
+const fn cubic_flops(sweeps: u32) -> u64 {
     8 + 9 * sweeps as u64
 }
 

@@ -187,7 +187,7 @@ pub struct Refreshed {
     /// Floating-point operations, leading order.
     pub flops: u64,
     /// Sweeps of the eigenvalue method.
-    pub sweeps: u8,
+    pub sweeps: u32,
     /// Did a factor vanish, so that `√λ I` took its place?
     pub zero_trace: bool,
 }

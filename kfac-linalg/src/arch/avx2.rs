@@ -24,10 +24,37 @@ impl<T> Avx2<T> {
     }
 }
 
+/// Lanes 0 to 3 plus lanes 4 to 7, and so on.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sum_ps(a: __m256) -> f32 {
+    // SAFETY: the contract.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+/// As [`sum_ps`].
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sum_pd(a: __m256d) -> f64 {
+    // SAFETY: the contract.
+    unsafe {
+        let two = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd::<1>(a));
+        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+    }
+}
+
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx2 {
     ($float:ident, $vector:ident, $int:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $min:ident, $fmadd:ident, $fnmadd:ident, $unpack_low:ident, $unpack_high:ident, $halves:ident,
+     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $and:ident, $xor:ident, $sum:ident, $unpack_low:ident, $unpack_high:ident, $halves:ident,
      $splat_int:ident, $greater:ident, $numbers:expr, $load:ident, $mask_load:ident, $store:ident,
      $mask_store:ident) => {
         impl Simd for Avx2<$float> {
@@ -37,6 +64,7 @@ macro_rules! avx2 {
 
             const LANES: usize = $lanes;
             const TILE: [usize; 2] = [2, 6];
+            const PARTIAL_SUMS: usize = Self::LANES;
 
             // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
             #[inline(never)]
@@ -114,6 +142,24 @@ macro_rules! avx2 {
             }
 
             #[inline(always)]
+            fn max(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $max(a, b) }
+            }
+
+            #[inline(always)]
+            fn flip_sign(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $xor(a, $and(b, $splat(-0.0))) }
+            }
+
+            #[inline(always)]
+            fn sum(self, a: $vector) -> $float {
+                // SAFETY: see `splat`.
+                unsafe { $sum(a) }
+            }
+
+            #[inline(always)]
             fn mask(self, range: Range<usize>) -> __m256i {
                 // At most `LANES`, so the casts lose nothing.
                 let (start, end) = (range.start.min($lanes) as $int, range.end.min($lanes) as $int);
@@ -163,8 +209,12 @@ avx2!(
     _mm256_div_ps,
     _mm256_sqrt_ps,
     _mm256_min_ps,
+    _mm256_max_ps,
     _mm256_fmadd_ps,
     _mm256_fnmadd_ps,
+    _mm256_and_ps,
+    _mm256_xor_ps,
+    sum_ps,
     _mm256_unpacklo_ps,
     _mm256_unpackhi_ps,
     _mm256_permute2f128_ps,
@@ -188,8 +238,12 @@ avx2!(
     _mm256_div_pd,
     _mm256_sqrt_pd,
     _mm256_min_pd,
+    _mm256_max_pd,
     _mm256_fmadd_pd,
     _mm256_fnmadd_pd,
+    _mm256_and_pd,
+    _mm256_xor_pd,
+    sum_pd,
     _mm256_unpacklo_pd,
     _mm256_unpackhi_pd,
     _mm256_permute2f128_pd,

@@ -1,5 +1,6 @@
 //! AVX-512: 32 registers of 64 bytes, masks of their own.
 
+use super::avx2;
 use super::simd::{Simd, Task};
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
@@ -24,10 +25,34 @@ impl<T> Avx512<T> {
     }
 }
 
+/// Lanes 0 to 7 plus lanes 8 to 15, and so on.
+///
+/// # Safety
+/// The processor has AVX-512F.
+#[inline(always)]
+unsafe fn sum_ps(a: __m512) -> f32 {
+    // SAFETY: the contract; AVX-512F includes AVX2.
+    unsafe {
+        let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a)));
+        avx2::sum_ps(_mm256_add_ps(_mm512_castps512_ps256(a), high))
+    }
+}
+
+/// As [`sum_ps`].
+///
+/// # Safety
+/// The processor has AVX-512F.
+#[inline(always)]
+unsafe fn sum_pd(a: __m512d) -> f64 {
+    // SAFETY: the contract; AVX-512F includes AVX2.
+    unsafe { avx2::sum_pd(_mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd::<1>(a))) }
+}
+
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx512 {
     ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $min:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $load:ident, $maskz_load:ident,
+     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $bits:ident, $numbers:ident,
+     $sign:expr, $sum:ident, $load:ident, $maskz_load:ident,
      $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
         impl Simd for Avx512<$float> {
             type Element = $float;
@@ -36,6 +61,7 @@ macro_rules! avx512 {
 
             const LANES: usize = $lanes;
             const TILE: [usize; 2] = [3, 8];
+            const PARTIAL_SUMS: usize = Self::LANES;
 
             // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
             #[inline(never)]
@@ -109,6 +135,24 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            fn max(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $max(a, b) }
+            }
+
+            #[inline(always)]
+            fn flip_sign(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $numbers(_mm512_xor_si512($bits(a), _mm512_and_si512($bits(b), $sign))) }
+            }
+
+            #[inline(always)]
+            fn sum(self, a: $vector) -> $float {
+                // SAFETY: see `splat`.
+                unsafe { $sum(a) }
+            }
+
+            #[inline(always)]
             fn mask(self, range: Range<usize>) -> $mask {
                 let below = |lanes: usize| ((1_u32 << lanes.min($lanes)) - 1) as $mask;
                 below(range.end) & !below(range.start)
@@ -153,9 +197,14 @@ avx512!(
     _mm512_div_ps,
     _mm512_sqrt_ps,
     _mm512_min_ps,
+    _mm512_max_ps,
     _mm512_fmadd_ps,
     _mm512_fnmadd_ps,
     _mm512_permutex2var_ps,
+    _mm512_castps_si512,
+    _mm512_castsi512_ps,
+    _mm512_set1_epi32(i32::MIN),
+    sum_ps,
     _mm512_loadu_ps,
     _mm512_maskz_loadu_ps,
     _mm512_storeu_ps,
@@ -175,9 +224,14 @@ avx512!(
     _mm512_div_pd,
     _mm512_sqrt_pd,
     _mm512_min_pd,
+    _mm512_max_pd,
     _mm512_fmadd_pd,
     _mm512_fnmadd_pd,
     _mm512_permutex2var_pd,
+    _mm512_castpd_si512,
+    _mm512_castsi512_pd,
+    _mm512_set1_epi64(i64::MIN),
+    sum_pd,
     _mm512_loadu_pd,
     _mm512_maskz_loadu_pd,
     _mm512_storeu_pd,

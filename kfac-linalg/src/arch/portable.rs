@@ -1,6 +1,6 @@
 //! Plain arrays: the registers of every machine. The compiler turns them into whatever vectors the target has.
 
-use super::simd::{Simd, Task};
+use super::simd::{FROZEN_SUMS, Simd, Task};
 use crate::scalar::Scalar;
 use core::array;
 use core::marker::PhantomData;
@@ -30,6 +30,7 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     const LANES: usize = L;
     /// Small machines have 16 or 32 scalar registers and no vectors: one row of four accumulators at a time.
     const TILE: [usize; 2] = if cfg!(target_pointer_width = "64") { [2, 4] } else { [1, 4] };
+    const PARTIAL_SUMS: usize = FROZEN_SUMS;
 
     #[inline(never)]
     fn vectorize<W: Task<T>>(self, task: W) -> W::Output {
@@ -85,6 +86,28 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     fn zip(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
         let both = |from: usize| array::from_fn(|lane| if lane % 2 == 0 { a } else { b }[from + lane / 2]);
         [both(0), both(L / 2)]
+    }
+
+    #[inline(always)]
+    fn max(self, a: [T; L], b: [T; L]) -> [T; L] {
+        array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    fn flip_sign(self, a: [T; L], b: [T; L]) -> [T; L] {
+        array::from_fn(|lane| if b[lane].is_sign_negative() { -a[lane] } else { a[lane] })
+    }
+
+    #[inline(always)]
+    fn sum(self, mut a: [T; L]) -> T {
+        let mut half = L / 2;
+        while half > 0 {
+            for lane in 0..half {
+                a[lane] += a[lane + half];
+            }
+            half /= 2;
+        }
+        a[0]
     }
 
     #[inline(always)]

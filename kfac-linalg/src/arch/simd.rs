@@ -2,6 +2,9 @@
 
 use core::ops::Range;
 
+/// Partial sums of a reduction whose bits are frozen: as many as the widest register has lanes.
+pub(crate) const FROZEN_SUMS: usize = 16;
+
 /// An instruction set for one number type: a token, proof that this processor has it.
 ///
 /// Whoever holds a value may use its methods: only [`InstructionSet`](super::InstructionSet) makes one, after asking
@@ -22,6 +25,9 @@ pub trait Simd: Copy + Send + Sync {
     /// Registers that the tile of a product is high, and columns that it is wide: accumulators, the registers of one
     /// column of `A`, and one element of `B` fit the register file.
     const TILE: [usize; 2];
+    /// Partial sums of a reduction across lanes: term `i` joins sum `i mod PARTIAL_SUMS`. One register, or the 16 of
+    /// [`dot`](crate::product::dot) where results may not depend on the width of a register. A multiple of `LANES`.
+    const PARTIAL_SUMS: usize;
 
     /// Runs a task with the instruction set switched on for the compiler. Always a call, never inlined.
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output;
@@ -46,6 +52,12 @@ pub trait Simd: Copy + Send + Sync {
     fn neg_mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// Perfect shuffle of `2 LANES` numbers: `a0 b0 a1 b1 ...`, in two registers.
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+    /// The larger numbers; those of `b` where two cannot be compared.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a`, with its sign turned where that of `b` is negative.
+    fn flip_sign(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The sum of all lanes, joined in halves: lanes `l` and `l + LANES / 2`, then half as far apart, down to one.
+    fn sum(self, a: Self::Vector) -> Self::Element;
 
     /// The lanes of `range`, cut to those that exist.
     fn mask(self, range: Range<usize>) -> Self::Mask;
@@ -93,6 +105,20 @@ pub trait Simd: Copy + Send + Sync {
         unsafe { self.store_ptr(to.as_mut_ptr(), x) }
     }
 
+    /// The numbers of a slice, at most `LANES` of them, and zeros.
+    #[inline(always)]
+    fn load_some(self, from: &[Self::Element]) -> Self::Vector {
+        // SAFETY: the mask has the lanes of the slice, or those of them that a register has.
+        unsafe { self.load_masked(from.as_ptr(), self.mask(0..from.len())) }
+    }
+
+    /// Writes as many lanes as the slice is long, at most all.
+    #[inline(always)]
+    fn store_some(self, to: &mut [Self::Element], x: Self::Vector) {
+        // SAFETY: the mask has the lanes of the slice, or those of them that a register has.
+        unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(0..to.len())) }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::Vector {
@@ -122,6 +148,7 @@ impl<S: Simd> Simd for Unfused<S> {
 
     const LANES: usize = S::LANES;
     const TILE: [usize; 2] = S::TILE;
+    const PARTIAL_SUMS: usize = FROZEN_SUMS;
 
     #[inline(always)]
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output {
@@ -185,6 +212,21 @@ impl<S: Simd> Simd for Unfused<S> {
     #[inline(always)]
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
         self.0.zip(a, b)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.max(a, b)
+    }
+
+    #[inline(always)]
+    fn flip_sign(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.flip_sign(a, b)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::Vector) -> Self::Element {
+        self.0.sum(a)
     }
 
     #[inline(always)]

@@ -1,12 +1,26 @@
 //! Eigenvectors and eigenvalues of a symmetric matrix, `A = Q diag(d) Qᵀ`.
 //!
-//! [`jacobi`] is the smallest and most independent solver: bounded work per sweep, cold or warm start.
+//! [`jacobi`] is the smallest and most independent solver: bounded work per sweep, cold or warm start. [`qr`] is the
+//! fast one, by way of a tridiagonal matrix.
 
 pub mod jacobi;
+pub mod qr;
+mod scale;
 
 use crate::error::{ScratchError, ShapeError};
 use crate::product::ProductError;
 use core::fmt;
+
+/// How far the sweeps came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Sweeps taken: over all pairs of rows ([`jacobi`]), or down the tridiagonal matrix ([`qr`]).
+    pub sweeps: u32,
+    /// `||offdiag||_F / ||A||_F` of what was left unrotated at the end, in `[0, 1]`; 0 for the zero matrix.
+    pub off_diagonal: f64,
+    /// Whether that is as small as was asked for.
+    pub converged: bool,
+}
 
 /// Why a decomposition could not be formed, or not to the accuracy asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,7 +43,7 @@ pub enum EighError {
         deviation: f64,
     },
     /// The sweeps are spent; the outcome says how far they came. `q` and `d` hold that result.
-    BudgetSpent(jacobi::Outcome),
+    BudgetSpent(Outcome),
     /// An eigenvalue exceeds the largest number of its type. `q` and `d` hold the result, `d` with infinities.
     Overflow {
         /// Index of the first such eigenvalue.
@@ -46,7 +60,7 @@ impl fmt::Display for EighError {
             Self::NotOrthonormal { deviation } => {
                 write!(f, "the starting basis is not orthonormal: it deviates by {deviation:e}")
             }
-            Self::BudgetSpent(jacobi::Outcome { sweeps, off_diagonal, .. }) => {
+            Self::BudgetSpent(Outcome { sweeps, off_diagonal, .. }) => {
                 write!(f, "{sweeps} sweeps left a relative off-diagonal norm of {off_diagonal:e}")
             }
             Self::Overflow { index } => write!(f, "eigenvalue {index} exceeds the largest number"),

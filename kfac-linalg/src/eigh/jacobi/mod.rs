@@ -5,8 +5,7 @@
 //! quadratically, so six to nine sweeps do from a [`cold`] start and one to four from a [`warm`] one. Work per call
 //! is bounded by the [`Budget`], and what was reached is reported.
 //!
-//! The matrix is first scaled by a power of two to a largest element in `[1, 2)`: squares then neither overflow nor
-//! underflow, whatever the units, and not a bit is lost.
+//! The matrix is first scaled by a power of two to a largest element in `[1, 2)`.
 //!
 //! It is the independent reference for every other solver. Source: Golub and Van Loan, Matrix Computations,
 //! 4th edition, section 8.5; the order of pairs is that of Brent and Luk 1985, SIAM J. Sci. Stat. Comput. 6:69.
@@ -14,9 +13,10 @@
 mod sweep;
 mod warm;
 
-pub use super::EighError;
+pub use super::{EighError, Outcome};
 pub use warm::warm;
 
+use super::scale::Scale;
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::gemm_scratch_len;
@@ -46,17 +46,6 @@ impl Budget {
     pub const fn bounded(sweeps: u8) -> Self {
         Self { sweeps, accept: 1.0, ..Self::FULL }
     }
-}
-
-/// How far the sweeps came.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
-    /// Sweeps taken.
-    pub sweeps: u8,
-    /// `||offdiag||_F / ||A||_F` at the end, in `[0, 1]`; 0 for the zero matrix.
-    pub off_diagonal: f64,
-    /// Whether that met the budget's tolerance.
-    pub converged: bool,
 }
 
 /// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares and a few rows.
@@ -120,7 +109,7 @@ fn finish<T: Scalar>(
     let mut moving = true;
     loop {
         outcome.converged = outcome.off_diagonal <= enough;
-        if outcome.converged || !moving || outcome.sweeps == budget.sweeps {
+        if outcome.converged || !moving || outcome.sweeps == u32::from(budget.sweeps) {
             break;
         }
         moving = tournament.sweep();
@@ -156,74 +145,9 @@ fn sort_with_rows<T: Scalar>(d: &mut [T], v: &mut [T]) {
     }
 }
 
-/// A power of two and its inverse.
-struct Scale<T> {
-    down: T,
-    up: T,
-}
-
-impl<T: Scalar> Scale<T> {
-    /// The power of two that brings the largest element of the lower triangle into `[1, 2)`.
-    ///
-    /// Kept in the range of normal numbers on both sides, so that neither factor loses a bit: the largest element
-    /// may then end in `[2, 4)`, or below 1 when it is subnormal.
-    fn of(a: &MatRef<'_, T>) -> Result<Self, EighError> {
-        let mut largest = T::ZERO;
-        for row in 0..a.rows() {
-            for col in 0..=row {
-                let x = a.at(row, col).abs();
-                if !x.is_finite() {
-                    return Err(EighError::NotFinite { row, col });
-                }
-                largest = largest.maximum(x);
-            }
-        }
-        let limit = -exponent(T::MIN_POSITIVE.to_f64());
-        let e = exponent(largest.to_f64()).clamp(-limit, limit);
-        Ok(Self { down: T::from_f64(power_of_two(-e)), up: T::from_f64(power_of_two(e)) })
-    }
-
-    /// Writes both triangles of the scaled matrix from the lower triangle of `a`.
-    fn copy(&self, a: &MatRef<'_, T>, mut to: MatMut<'_, T>) {
-        for i in 0..a.rows() {
-            for j in 0..=i {
-                let x = a.at(i, j) * self.down;
-                to.set(i, j, x);
-                to.set(j, i, x);
-            }
-        }
-    }
-}
-
-/// `floor(log2 x)` of a positive normal number, from its bits; -1023 for zero and below the normal range.
-fn exponent(x: f64) -> i32 {
-    (x.to_bits() >> 52) as i32 - 1023
-}
-
-/// `2^e` for `e` from -1022 to 1023.
-fn power_of_two(e: i32) -> f64 {
-    f64::from_bits(((e + 1023) as u64) << 52)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scale_is_an_exact_power_of_two_and_its_inverse() {
-        for x in [1.0_f32, 1.5, 3.0, 1e37, f32::MAX, 1e-30, f32::MIN_POSITIVE, 1e-44, 0.0] {
-            let numbers = [-x];
-            let Ok(Scale { down, up }) = Scale::of(&MatRef::row_major(&numbers, 1, 1).unwrap()) else {
-                panic!("{x:e} is finite");
-            };
-            assert_eq!(down * up, 1.0, "{x:e}");
-            assert!(
-                x * down < 4.0 && (x * down >= 1.0 || x < f32::MIN_POSITIVE),
-                "{x:e} becomes {:e}",
-                x * down
-            );
-        }
-    }
 
     #[test]
     fn sorting_takes_the_rows_along() {

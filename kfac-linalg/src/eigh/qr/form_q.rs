@@ -1,0 +1,102 @@
+//! `Q` from its reflectors, 32 at a time.
+//!
+//! The product of a block of reflectors, the last one leftmost, is `I - V T Vᵀ` with `T` lower triangular:
+//!
+//! ```text
+//!     t_j = -τ_j Σ_(p<j) (v_jᵀ v_p) t_p,  t_jj = τ_j        rows of T
+//! ```
+//!
+//! Blocks are applied from the first one on, `Q -= V (T (Vᵀ Q))`, and each touches only the leading square that its
+//! reflectors reach.
+//!
+//! Source: Schreiber and Van Loan 1989, SIAM J. Sci. Stat. Comput. 10:53.
+
+use super::reduce::{BLOCK, stride};
+use crate::arch::simd::{Simd, Task};
+use crate::kernel::Kernel;
+use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
+use crate::scalar::Scalar;
+use crate::view::{MatMut, MatRef};
+
+/// Scratch, in elements, that [`form_q`] needs.
+pub(super) const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    let (few, gram) = (gemm_scratch_len::<T>(n, n, BLOCK), syrk_scratch_len::<T>(BLOCK, n));
+    let products = gemm_scratch_len::<T>(BLOCK, n, n);
+    let products = if few > products { few } else { products };
+    let products = if gram > products { gram } else { products };
+    2 * BLOCK * BLOCK + 2 * BLOCK * n + products
+}
+
+/// Writes `Q = H_(n-1) ... H_2`, where column `k` of `reflectors` and `tau[k]` are those of `H_k`.
+///
+/// # Errors
+/// None, if the lengths are those of the reduction.
+pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    reflectors: &[T],
+    tau: &[T],
+    mut q: MatMut<'_, T>,
+    scratch: &mut [T],
+) -> Result<(), ProductError> {
+    let n = q.rows();
+    let stride = stride(n);
+    let (gram, rest) = scratch.split_at_mut(BLOCK * BLOCK);
+    let (triangle, rest) = rest.split_at_mut(BLOCK * BLOCK);
+    let (first, rest) = rest.split_at_mut(BLOCK * n);
+    let (second, pack) = rest.split_at_mut(BLOCK * n);
+    q.fill(T::ZERO);
+    for i in 0..n {
+        q.set(i, i, T::ONE);
+    }
+    let (replace, subtract) = (Accumulate::Replace(T::ONE), Accumulate::Add(-T::ONE));
+    for block in (0..n).step_by(BLOCK) {
+        let end = (block + BLOCK).min(n);
+        // The last reflector ends above the diagonal.
+        let (rows, cols) = (end - 1, end - block);
+        let v = MatRef::with_strides(&reflectors[block * stride..], [rows, cols], [1, stride])?;
+        syrk_lower(kernel, MatMut::with_strides(gram, [cols, cols], [BLOCK, 1])?, replace, v, pack)?;
+        kernel.run(Triangle { gram, tau: &tau[block..end], triangle });
+        let t = MatRef::with_strides(triangle, [cols, cols], [BLOCK, 1])?;
+        // Rows or columns of these two are neighbours where those of Q are.
+        let strides = if q.col_stride() == 1 { [rows, 1] } else { [1, cols] };
+        let reached = q.reborrow().block(0..rows, 0..rows)?;
+        let mut t_v_q = MatMut::with_strides(second, [cols, rows], strides)?;
+        if block == 0 {
+            gemm(kernel, t_v_q.reborrow(), replace, t, v.transposed(), pack)?;
+        } else {
+            let mut v_q = MatMut::with_strides(first, [cols, rows], strides)?;
+            gemm(kernel, v_q.reborrow(), replace, v.transposed(), reached.as_ref(), pack)?;
+            gemm(kernel, t_v_q.reborrow(), replace, t, v_q.as_ref(), pack)?;
+        }
+        gemm(kernel, reached, subtract, v, t_v_q.as_ref(), pack)?;
+    }
+    Ok(())
+}
+
+/// `T` of one block, row after row, from the lower triangle of `VᵀV`. Both have rows of [`BLOCK`] numbers.
+struct Triangle<'a, T> {
+    gram: &'a [T],
+    tau: &'a [T],
+    triangle: &'a mut [T],
+}
+
+impl<T: Scalar> Task<T> for Triangle<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<Element = T>>(self, simd: S) {
+        self.triangle.fill(T::ZERO);
+        for (j, &tau) in self.tau.iter().enumerate() {
+            let (done, row) = self.triangle.split_at_mut(j * BLOCK);
+            let factors = &self.gram[j * BLOCK..][..j];
+            for (lanes, to) in row[..BLOCK].chunks_exact_mut(S::LANES).enumerate() {
+                let mut sum = simd.zero();
+                for (&factor, t) in factors.iter().zip(done.chunks_exact(BLOCK)) {
+                    sum = simd.mul_add(simd.splat(factor), simd.load(&t[lanes * S::LANES..]), sum);
+                }
+                simd.store(to, simd.mul(simd.splat(-tau), sum));
+            }
+            row[j] = tau;
+        }
+    }
+}
