@@ -7,6 +7,7 @@ mod common;
 
 use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
@@ -135,6 +136,25 @@ fn jacobi_result<T: Scalar>() -> Vec<T> {
 fn bits_of_jacobi() {
     assert_bits(&jacobi_result::<f32>(), 0x0faf_b0ff_d847_8a7a);
     assert_bits(&jacobi_result::<f64>(), 0xe81f_967b_1d74_96cb);
+}
+
+fn refresh_result<T: Scalar>() -> Vec<T> {
+    let n = 45;
+    let a: Vec<T> = rounded(&relu_factor(n, 15));
+    let (mut q, mut d): (Vec<T>, _) = (common::identity(n), vec![T::ONE; n]);
+    let scratch = &mut vec![T::ZERO; refresh::step_scratch_len::<T>(n)];
+    for _ in 0..2 {
+        let (a, q) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
+        refresh::step(Reproducible, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
+    }
+    q.extend(d);
+    q
+}
+
+#[test]
+fn bits_of_a_refresh_step() {
+    assert_bits(&refresh_result::<f32>(), 0x333f_4a6f_ac5d_c321);
+    assert_bits(&refresh_result::<f64>(), 0x956f_2e43_d2e8_b485);
 }
 
 #[test]

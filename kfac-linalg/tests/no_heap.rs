@@ -4,6 +4,7 @@ mod common;
 
 use common::{positive_definite, random, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{self, Accumulate};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, cholesky, packed_len};
@@ -55,6 +56,7 @@ fn no_routine_allocates<T: Scalar>() {
         cholesky::solve_scratch_len::<T>(n, columns),
         cholesky::inverse_scratch_len::<T>(n),
         jacobi::scratch_len::<T>(n),
+        refresh::step_scratch_len::<T>(n),
         shifted::solve_scratch_len::<T>(n, columns),
     ];
     let scratch = &mut vec![T::ZERO; longest.into_iter().max().unwrap()];
@@ -99,6 +101,13 @@ fn no_routine_allocates<T: Scalar>() {
         let q_view = MatMut::row_major(&mut q, n, n).unwrap();
         let none = Budget { sweeps: 0, ..Budget::FULL };
         jacobi::cold(Reproducible, definite, q_view, &mut d, none, scratch).unwrap_err();
+    });
+    assert_no_allocation("a refresh step, and its failure", || {
+        for lambda in [T::ONE, T::from_f64(f64::NAN)] {
+            let (q, d) = (MatMut::row_major(&mut q, n, n).unwrap(), &mut d);
+            let outcome = refresh::step(Reproducible, definite, q, d, lambda, scratch);
+            assert_eq!(outcome.is_ok(), lambda == T::ONE, "{outcome:?}");
+        }
     });
     let (ones, halves) = (vec![T::ONE; n], vec![T::from_f64(0.5); n - 1]);
     assert_no_allocation("shifted solves, and their failure", || {

@@ -126,6 +126,26 @@ pub trait Simd: Copy + Send + Sync {
     }
 }
 
+/// The most lanes of any register.
+pub(crate) const MOST_LANES: usize = 16;
+
+/// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
+/// and doubles it in lanes. Registers from `LANES` on are scrap.
+#[inline(always)]
+pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
+    let mut round = 1;
+    while round < S::LANES {
+        let before = square;
+        for i in 0..S::LANES / 2 {
+            let [low, high] = simd.zip(before[i], before[i + S::LANES / 2]);
+            square[2 * i] = low;
+            square[2 * i + 1] = high;
+        }
+        round *= 2;
+    }
+    square
+}
+
 /// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
 pub trait Task<T> {
     /// What comes out.

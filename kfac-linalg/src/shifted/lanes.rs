@@ -14,16 +14,13 @@
 //! down the rows together. Lanes never meet: the bits of a column do not depend on the register width.
 
 use super::{Shifts, Tridiagonal};
-use crate::arch::simd::{Simd, Task};
+use crate::arch::simd::{MOST_LANES, Simd, Task};
 use crate::scalar::Scalar;
-
-/// The most lanes of any register: rows are padded to whole registers of every instruction set.
-const MOST_LANES: usize = 16;
 
 /// Registers that go down the rows together.
 const TOGETHER: usize = 4;
 
-/// Distance between the rows of the padded columns.
+/// Distance between the rows of the padded columns: whole registers of every instruction set.
 pub(super) const fn row_len(columns: usize) -> usize {
     columns.next_multiple_of(MOST_LANES)
 }

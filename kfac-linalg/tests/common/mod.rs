@@ -11,6 +11,13 @@ use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
 pub mod tolerance {
     /// `||A Q - Q D||_F / ||A||_F` (0.95) and `||QᵀQ - I||_F` (1.64); the golden files ask the same of every solver.
     pub const EIGENVECTORS: f64 = 4.0;
+    /// `||QᵀQ - I||_F` after a subspace step (3.1).
+    pub const STEP_ORTHOGONALITY: f64 = 10.0;
+    /// `|d_i - q_iᵀAq_i| / (q_iᵀAq_i + λ)` after a subspace step (2.7e-4 on 4 n samples a batch): third order in the
+    /// rotation. Not in units of `n eps`.
+    pub const STEP_QUOTIENTS: f64 = 1e-3;
+    /// What a subspace step estimates over what it is, or the inverse (1.03, at `n = 3`). Not in units of `n eps`.
+    pub const STEP_ESTIMATES: f64 = 1.1;
     /// `|d - exact| / max |exact|` (1.5, half of it from rounding the matrix to the type under test).
     pub const EIGENVALUES: f64 = 4.0;
     /// `||L Lᵀ - A||_F / max(||A||_F, 1)` (0.28): one sum of at most `n` products per element.
