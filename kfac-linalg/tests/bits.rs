@@ -7,6 +7,7 @@ mod common;
 
 use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::qr;
 use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
@@ -136,6 +137,29 @@ fn jacobi_result<T: Scalar>() -> Vec<T> {
 fn bits_of_jacobi() {
     assert_bits(&jacobi_result::<f32>(), 0x0faf_b0ff_d847_8a7a);
     assert_bits(&jacobi_result::<f64>(), 0xe81f_967b_1d74_96cb);
+}
+
+/// Tridiagonal form, eigenvectors and eigenvalues.
+fn qr_result<T: Scalar>() -> Vec<T> {
+    let n = 75;
+    let a: Vec<T> = rounded(&relu_factor(n, 12));
+    let a = MatRef::row_major(&a, n, n).unwrap();
+    let (mut q, mut d, mut e) = (vec![T::ZERO; n * n], vec![T::ZERO; n], vec![T::ZERO; n - 1]);
+    let scratch = &mut vec![T::ZERO; qr::scratch_len::<T>(n)];
+    let view = MatMut::row_major(&mut q, n, n).unwrap();
+    qr::tridiagonal(Reproducible, a, view, &mut d, &mut e, scratch).unwrap();
+    let mut all = [d.clone(), e].concat();
+    let view = MatMut::row_major(&mut q, n, n).unwrap();
+    qr::cold(Reproducible, a, view, &mut d, scratch).unwrap();
+    all.extend(q);
+    all.extend(d);
+    all
+}
+
+#[test]
+fn bits_of_qr() {
+    assert_bits(&qr_result::<f32>(), 0x121d_d2ef_b46a_c7f9);
+    assert_bits(&qr_result::<f64>(), 0x14ca_f1bf_2f2d_06a3);
 }
 
 fn refresh_result<T: Scalar>() -> Vec<T> {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{minus, minus_identity, norm, rounded, times, transposed, widened};
-use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::{Eigensolver, Jacobi, Qr};
 use kfac_linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -67,19 +67,25 @@ fn parse(case: &Value) -> Case {
 }
 
 impl Case {
-    /// Solves the case, cold and then warm, and compares everything. `unit` is `n eps`.
+    /// Solves the case by all solvers.
     fn check<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
+        self.check_with::<T, K, _>(kernel, Jacobi::default());
+        self.check_with::<T, K, _>(kernel, Qr);
+    }
+
+    /// Solves the case, cold and then warm, and compares everything. `unit` is `n eps`.
+    fn check_with<T: Scalar, K: Kernel<T>, S: Eigensolver>(&self, kernel: K, solver: S) {
         let n = self.n;
         let unit = n as f64 * T::EPSILON.to_f64();
         let a: Vec<T> = rounded(&self.a);
         let (mut q, mut d) = (vec![T::ZERO; n * n], vec![T::ZERO; n]);
-        let scratch = &mut vec![T::ZERO; jacobi::scratch_len::<T>(n)];
+        let scratch = &mut vec![T::ZERO; S::METHOD.scratch_len::<T>(n)];
         for start in ["cold", "warm"] {
-            let name = format!("{}, {start}", self.name);
+            let name = format!("{}, {:?}, {start}", self.name, S::METHOD);
             let (a, view) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
             let outcome = match start {
-                "cold" => jacobi::cold(kernel, a, view, &mut d, Budget::FULL, scratch),
-                _ => jacobi::warm(kernel, a, view, &mut d, Budget::FULL, scratch),
+                "cold" => solver.cold(kernel, a, view, &mut d, scratch),
+                _ => solver.warm(kernel, a, view, &mut d, scratch),
             };
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
             self.compare(unit, &widened(&q), &widened(&d), &name);
@@ -124,7 +130,10 @@ fn check_file(file: &str) {
     }
     let in_f32: Vec<&Case> = cases.iter().filter(|case| case.fits_f32()).collect();
     assert!(!in_f32.is_empty(), "{file}: no case fits f32");
-    in_f32.iter().for_each(|case| case.check::<f32, _>(Reproducible));
+    for case in in_f32 {
+        case.check::<f32, _>(Reproducible);
+        case.check::<f32, _>(Fast::detect());
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use common::{positive_definite, random, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::qr;
 use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{self, Accumulate};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
@@ -56,6 +57,7 @@ fn no_routine_allocates<T: Scalar>() {
         cholesky::solve_scratch_len::<T>(n, columns),
         cholesky::inverse_scratch_len::<T>(n),
         jacobi::scratch_len::<T>(n),
+        qr::scratch_len::<T>(n),
         refresh::step_scratch_len::<T>(n),
         shifted::solve_scratch_len::<T>(n, columns),
     ];
@@ -101,6 +103,13 @@ fn no_routine_allocates<T: Scalar>() {
         let q_view = MatMut::row_major(&mut q, n, n).unwrap();
         let none = Budget { sweeps: 0, ..Budget::FULL };
         jacobi::cold(Reproducible, definite, q_view, &mut d, none, scratch).unwrap_err();
+    });
+    assert_no_allocation("qr", || {
+        let q_view = MatMut::row_major(&mut q, n, n).unwrap();
+        qr::cold(Reproducible, definite, q_view, &mut d, scratch).unwrap();
+        let q_view = MatMut::row_major(&mut q, n, n).unwrap();
+        let off_diagonal = &mut b[..n - 1];
+        qr::tridiagonal(Reproducible, definite, q_view, &mut d, off_diagonal, scratch).unwrap();
     });
     assert_no_allocation("a refresh step, and its failure", || {
         for lambda in [T::ONE, T::from_f64(f64::NAN)] {

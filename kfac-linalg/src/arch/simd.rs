@@ -2,8 +2,11 @@
 
 use core::ops::Range;
 
+/// The most lanes of any register.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// Partial sums of a reduction whose bits are frozen: as many as the widest register has lanes.
-pub(crate) const FROZEN_SUMS: usize = 16;
+pub(crate) const FROZEN_SUMS: usize = MOST_LANES;
 
 /// An instruction set for one number type: a token, proof that this processor has it.
 ///
@@ -126,11 +129,16 @@ pub trait Simd: Copy + Send + Sync {
     }
 }
 
-/// The most lanes of any register.
-pub(crate) const MOST_LANES: usize = 16;
+/// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
+pub trait Task<T> {
+    /// What comes out.
+    type Output;
+    /// Does the work.
+    fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
+}
 
 /// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
-/// and doubles it in lanes. Registers from `LANES` on are scrap.
+/// and doubles it in lanes.
 #[inline(always)]
 pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
     let mut round = 1;
@@ -144,14 +152,6 @@ pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) 
         round *= 2;
     }
     square
-}
-
-/// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
-pub trait Task<T> {
-    /// What comes out.
-    type Output;
-    /// Does the work.
-    fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
 }
 
 /// The same registers with multiply-adds rounded twice, as a machine without the fused instruction has to.

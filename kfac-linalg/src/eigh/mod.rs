@@ -1,12 +1,15 @@
 //! Eigenvectors and eigenvalues of a symmetric matrix, `A = Q diag(d) Qᵀ`.
 //!
 //! [`jacobi`] is the smallest and most independent solver: bounded work per sweep, cold or warm start. [`qr`] is the
-//! fast one, by way of a tridiagonal matrix.
+//! fast one, by way of a tridiagonal matrix. [`Eigensolver`] is the choice between them, as a type.
 
 pub mod jacobi;
 pub mod qr;
 pub mod refresh;
 mod scale;
+mod solver;
+
+pub use solver::{Eigensolver, Jacobi, Method, Qr};
 
 use crate::error::{ScratchError, ShapeError};
 use crate::product::ProductError;

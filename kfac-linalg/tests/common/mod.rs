@@ -1,6 +1,8 @@
 //! What the tests share: numbers without a generator crate, plain loops to compare with, and every tolerance.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
+pub mod spectra;
+
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
 
 /// All tolerances, in units of `n eps`.

@@ -225,8 +225,13 @@ fn product<S: Simd<Element: Scalar>>(
         let (c0, columns) = columns.split_at_mut(stride);
         let (c1, columns) = columns.split_at_mut(stride);
         let (c2, c3) = columns.split_at_mut(stride);
-        let at = |from: &[S::Element]| [0, 1, 2, 3].map(|c| simd.splat(from[first + c]));
-        let (vs, ws, xs) = (at(v), at(w), at(x));
+        let mut operands = [[simd.zero(); COLUMNS]; 3];
+        for (lanes, from) in operands.iter_mut().zip([v, w, x]) {
+            for (lanes, &from) in lanes.iter_mut().zip(&from[first..]) {
+                *lanes = simd.splat(from);
+            }
+        }
+        let [vs, ws, xs] = operands;
         let mut all = [[simd.zero(); FROZEN_SUMS / 2]; COLUMNS];
         let passes = S::PARTIAL_SUMS / S::LANES;
         for pass in 0..passes {
