@@ -5,7 +5,8 @@
 //! - [`MatRef`], [`MatMut`], [`PackedRef`], [`PackedMut`]: views of the caller's numbers;
 //! - [`product`]: [`gemm`](product::gemm), [`syrk`](product::syrk), [`dot`](product::dot);
 //! - [`cholesky`]: [`factor`](cholesky::factor), [`solve`](cholesky::solve), [`inverse`](cholesky::inverse);
-//! - [`eigh`]: eigenvectors and eigenvalues of a symmetric matrix.
+//! - [`eigh`]: eigenvectors and eigenvalues of a symmetric matrix;
+//! - [`shifted`]: solutions with many multiples and shifts of one matrix, without its eigenvectors.
 //!
 //! # Conventions
 //!
@@ -70,6 +71,7 @@ mod kernel;
 mod packed;
 pub mod product;
 mod scalar;
+pub mod shifted;
 mod view;
 
 pub use arch::InstructionSet;

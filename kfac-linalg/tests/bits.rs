@@ -8,7 +8,9 @@ mod common;
 use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::eigh::qr;
+use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
+use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
 
 /// Long enough for two blocks of terms, and for blocks of 64 in Cholesky.
@@ -96,6 +98,26 @@ fn bits_of_the_inverse() {
     assert_bits(&inverse_result::<f64>(), 0xdeb9_97fd_5180_60ef);
 }
 
+fn shifted_result<T: Scalar>() -> Vec<T> {
+    let (n, columns) = (60, 21);
+    let [q, diagonal, off_diagonal] = common::tridiagonal(&rounded::<T>(&positive_definite(n, 12)), n);
+    let (mut b, d) =
+        (random(n * columns, 13), random::<T>(columns, 14).iter().map(|x| *x * *x).collect::<Vec<_>>());
+    let scratch = &mut vec![T::ZERO; shifted::solve_scratch_len::<T>(n, columns)];
+    let q = MatRef::row_major(&q, n, n).unwrap();
+    let reduced = Tridiagonal { q, diagonal: &diagonal, off_diagonal: &off_diagonal };
+    let shifts = Shifts { d: &d, lambda: T::from_f64(0.01) };
+    shifted::solve(Reproducible, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch)
+        .unwrap();
+    b
+}
+
+#[test]
+fn bits_of_shifted_solves() {
+    assert_bits(&shifted_result::<f32>(), 0xff94_4d83_00b8_f884);
+    assert_bits(&shifted_result::<f64>(), 0xf1fc_6122_2e2a_42e3);
+}
+
 /// Cold on one matrix, then warm on another one nearby: eigenvectors and eigenvalues of the second.
 fn jacobi_result<T: Scalar>() -> Vec<T> {
     let n = 35;
@@ -138,6 +160,25 @@ fn qr_result<T: Scalar>() -> Vec<T> {
 fn bits_of_qr() {
     assert_bits(&qr_result::<f32>(), 0x121d_d2ef_b46a_c7f9);
     assert_bits(&qr_result::<f64>(), 0x14ca_f1bf_2f2d_06a3);
+}
+
+fn refresh_result<T: Scalar>() -> Vec<T> {
+    let n = 45;
+    let a: Vec<T> = rounded(&relu_factor(n, 15));
+    let (mut q, mut d): (Vec<T>, _) = (common::identity(n), vec![T::ONE; n]);
+    let scratch = &mut vec![T::ZERO; refresh::step_scratch_len::<T>(n)];
+    for _ in 0..2 {
+        let (a, q) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
+        refresh::step(Reproducible, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
+    }
+    q.extend(d);
+    q
+}
+
+#[test]
+fn bits_of_a_refresh_step() {
+    assert_bits(&refresh_result::<f32>(), 0x333f_4a6f_ac5d_c321);
+    assert_bits(&refresh_result::<f64>(), 0x956f_2e43_d2e8_b485);
 }
 
 #[test]

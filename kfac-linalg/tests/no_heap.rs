@@ -5,7 +5,9 @@ mod common;
 use common::{positive_definite, random, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::eigh::qr;
+use kfac_linalg::eigh::refresh;
 use kfac_linalg::product::{self, Accumulate};
+use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, cholesky, packed_len};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -56,6 +58,8 @@ fn no_routine_allocates<T: Scalar>() {
         cholesky::inverse_scratch_len::<T>(n),
         jacobi::scratch_len::<T>(n),
         qr::scratch_len::<T>(n),
+        refresh::step_scratch_len::<T>(n),
+        shifted::solve_scratch_len::<T>(n, columns),
     ];
     let scratch = &mut vec![T::ZERO; longest.into_iter().max().unwrap()];
     let x = MatRef::row_major(&x, k, n).unwrap();
@@ -106,6 +110,24 @@ fn no_routine_allocates<T: Scalar>() {
         let q_view = MatMut::row_major(&mut q, n, n).unwrap();
         let off_diagonal = &mut b[..n - 1];
         qr::tridiagonal(Reproducible, definite, q_view, &mut d, off_diagonal, scratch).unwrap();
+    });
+    assert_no_allocation("a refresh step, and its failure", || {
+        for lambda in [T::ONE, T::from_f64(f64::NAN)] {
+            let (q, d) = (MatMut::row_major(&mut q, n, n).unwrap(), &mut d);
+            let outcome = refresh::step(Reproducible, definite, q, d, lambda, scratch);
+            assert_eq!(outcome.is_ok(), lambda == T::ONE, "{outcome:?}");
+        }
+    });
+    let (ones, halves) = (vec![T::ONE; n], vec![T::from_f64(0.5); n - 1]);
+    assert_no_allocation("shifted solves, and their failure", || {
+        let q = MatRef::row_major(&q, n, n).unwrap();
+        let reduced = Tridiagonal { q, diagonal: &ones, off_diagonal: &halves };
+        for lambda in [T::ONE, -T::ONE] {
+            let (b, shifts) =
+                (MatMut::row_major(&mut b, n, columns).unwrap(), Shifts { d: &ones[..columns], lambda });
+            let outcome = shifted::solve(Reproducible, reduced, shifts, b, scratch);
+            assert_eq!(outcome.is_ok(), lambda > T::ZERO, "{outcome:?}");
+        }
     });
 }
 

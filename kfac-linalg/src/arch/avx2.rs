@@ -54,7 +54,7 @@ pub(super) unsafe fn sum_pd(a: __m256d) -> f64 {
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx2 {
     ($float:ident, $vector:ident, $int:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $and:ident, $xor:ident, $sum:ident, $unpack_low:ident, $unpack_high:ident, $halves:ident,
+     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $and:ident, $xor:ident, $sum:ident, $unpack_low:ident, $unpack_high:ident, $halves:ident,
      $splat_int:ident, $greater:ident, $numbers:expr, $load:ident, $mask_load:ident, $store:ident,
      $mask_store:ident) => {
         impl Simd for Avx2<$float> {
@@ -111,6 +111,12 @@ macro_rules! avx2 {
             fn sqrt(self, a: $vector) -> $vector {
                 // SAFETY: see `splat`.
                 unsafe { $sqrt(a) }
+            }
+
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $min(a, b) }
             }
 
             #[inline(always)]
@@ -202,6 +208,7 @@ avx2!(
     _mm256_mul_ps,
     _mm256_div_ps,
     _mm256_sqrt_ps,
+    _mm256_min_ps,
     _mm256_max_ps,
     _mm256_fmadd_ps,
     _mm256_fnmadd_ps,
@@ -230,6 +237,7 @@ avx2!(
     _mm256_mul_pd,
     _mm256_div_pd,
     _mm256_sqrt_pd,
+    _mm256_min_pd,
     _mm256_max_pd,
     _mm256_fmadd_pd,
     _mm256_fnmadd_pd,

@@ -51,7 +51,7 @@ unsafe fn sum_pd(a: __m512d) -> f64 {
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx512 {
     ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $bits:ident, $numbers:ident,
+     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $permute:ident, $bits:ident, $numbers:ident,
      $sign:expr, $sum:ident, $load:ident, $maskz_load:ident,
      $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
         impl Simd for Avx512<$float> {
@@ -108,6 +108,12 @@ macro_rules! avx512 {
             fn sqrt(self, a: $vector) -> $vector {
                 // SAFETY: see `splat`.
                 unsafe { $sqrt(a) }
+            }
+
+            #[inline(always)]
+            fn min(self, a: $vector, b: $vector) -> $vector {
+                // SAFETY: see `splat`.
+                unsafe { $min(a, b) }
             }
 
             #[inline(always)]
@@ -190,6 +196,7 @@ avx512!(
     _mm512_mul_ps,
     _mm512_div_ps,
     _mm512_sqrt_ps,
+    _mm512_min_ps,
     _mm512_max_ps,
     _mm512_fmadd_ps,
     _mm512_fnmadd_ps,
@@ -216,6 +223,7 @@ avx512!(
     _mm512_mul_pd,
     _mm512_div_pd,
     _mm512_sqrt_pd,
+    _mm512_min_pd,
     _mm512_max_pd,
     _mm512_fmadd_pd,
     _mm512_fnmadd_pd,

@@ -68,6 +68,11 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     }
 
     #[inline(always)]
+    fn min(self, a: [T; L], b: [T; L]) -> [T; L] {
+        array::from_fn(|lane| if a[lane] < b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
     fn mul_add(self, a: [T; L], b: [T; L], c: [T; L]) -> [T; L] {
         array::from_fn(|lane| c[lane] + a[lane] * b[lane])
     }

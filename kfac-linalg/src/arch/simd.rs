@@ -47,6 +47,8 @@ pub trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Square roots.
     fn sqrt(self, a: Self::Vector) -> Self::Vector;
+    /// The smaller of two numbers; `b` where they cannot be compared.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `c + a b`: rounded once where the set has the instruction, twice otherwise and under [`Unfused`].
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `c - a b`, rounded as [`mul_add`](Self::mul_add).
@@ -210,6 +212,11 @@ impl<S: Simd> Simd for Unfused<S> {
     #[inline(always)]
     fn sqrt(self, a: Self::Vector) -> Self::Vector {
         self.0.sqrt(a)
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        self.0.min(a, b)
     }
 
     #[inline(always)]

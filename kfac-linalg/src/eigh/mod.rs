@@ -5,6 +5,7 @@
 
 pub mod jacobi;
 pub mod qr;
+pub mod refresh;
 mod scale;
 mod solver;
 
@@ -47,6 +48,11 @@ pub enum EighError {
     },
     /// The sweeps are spent; the outcome says how far they came. `q` and `d` hold that result.
     BudgetSpent(Outcome),
+    /// A step from an old basis lost the independence of its columns. Nothing was written; only a cold start helps.
+    SubspaceLost {
+        /// The smallest relative pivot; NaN where something was not finite.
+        pivot: f64,
+    },
     /// An eigenvalue exceeds the largest number of its type. `q` and `d` hold the result, `d` with infinities.
     Overflow {
         /// Index of the first such eigenvalue.
@@ -65,6 +71,12 @@ impl fmt::Display for EighError {
             }
             Self::BudgetSpent(Outcome { sweeps, off_diagonal, .. }) => {
                 write!(f, "{sweeps} sweeps left a relative off-diagonal norm of {off_diagonal:e}")
+            }
+            Self::SubspaceLost { pivot } => {
+                write!(
+                    f,
+                    "the old basis is of no use for this matrix: its smallest relative pivot is {pivot:e}"
+                )
             }
             Self::Overflow { index } => write!(f, "eigenvalue {index} exceeds the largest number"),
         }

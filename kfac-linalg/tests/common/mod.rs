@@ -13,12 +13,21 @@ use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
 pub mod tolerance {
     /// `||A Q - Q D||_F / ||A||_F` (0.95) and `||QᵀQ - I||_F` (1.64); the golden files ask the same of every solver.
     pub const EIGENVECTORS: f64 = 4.0;
+    /// `||QᵀQ - I||_F` after a subspace step (3.1).
+    pub const STEP_ORTHOGONALITY: f64 = 10.0;
+    /// `|d_i - q_iᵀAq_i| / (q_iᵀAq_i + λ)` after a subspace step (2.7e-4 on 4 n samples a batch): third order in the
+    /// rotation. Not in units of `n eps`.
+    pub const STEP_QUOTIENTS: f64 = 1e-3;
+    /// What a subspace step estimates over what it is, or the inverse (1.03, at `n = 3`). Not in units of `n eps`.
+    pub const STEP_ESTIMATES: f64 = 1.1;
     /// `|d - exact| / max |exact|` (1.5, half of it from rounding the matrix to the type under test).
     pub const EIGENVALUES: f64 = 4.0;
     /// `||L Lᵀ - A||_F / max(||A||_F, 1)` (0.28): one sum of at most `n` products per element.
     pub const CHOLESKY: f64 = 1.0;
     /// `||A X - B||_F / (||A||_F ||X||_F)` (0.66, at `n = 1`): two triangular solutions.
     pub const SOLVE: f64 = 2.0;
+    /// `||(d_j A + λ I) X - B||_F / ((d_j ||A||_F + λ) ||X||_F)` per column (0.9, at `n = 1`): a reduction and a solution.
+    pub const SHIFTED: f64 = 2.0;
     /// `||A A⁻¹ - I||_F / (||A||_F ||A⁻¹||_F)` (1.17, at `n = 1`): as good as by factor and solve.
     pub const INVERSE: f64 = 2.0;
 }
@@ -124,6 +133,38 @@ pub fn relu_factor(n: usize, seed: u64) -> Vec<f64> {
     }
     let gram = times(&transposed(&x, [samples, n]), &x, [n, samples, n]);
     gram.iter().map(|x| x / samples as f64).collect()
+}
+
+/// `A = Q T Qᵀ`: `Q`, the diagonal of `T` and what stands beside it, one Householder reflection per column.
+pub fn tridiagonal<T: Scalar>(a: &[T], n: usize) -> [Vec<T>; 3] {
+    let (mut a, mut q) = (a.to_vec(), identity::<T>(n));
+    for k in 0..n.saturating_sub(2) {
+        let mut v: Vec<T> = (k + 1..n).map(|i| a[i * n + k]).collect();
+        let norm = v.iter().fold(T::ZERO, |sum, &x| sum + x * x).sqrt();
+        let away = if v[0] < T::ZERO { -norm } else { norm };
+        v[0] += away;
+        let square = v.iter().fold(T::ZERO, |sum, &x| sum + x * x);
+        if square == T::ZERO {
+            continue;
+        }
+        let factor = (T::ONE + T::ONE) / square;
+        // H = I - factor v vᵀ: H A, then A H and Q H row by row.
+        let mut dots = vec![T::ZERO; n];
+        for (v, row) in v.iter().zip(a.chunks_exact(n).skip(k + 1)) {
+            dots.iter_mut().zip(row).for_each(|(dot, &x)| *dot += *v * x);
+        }
+        for (v, row) in v.iter().zip(a.chunks_exact_mut(n).skip(k + 1)) {
+            row.iter_mut().zip(&dots).for_each(|(x, &dot)| *x -= factor * dot * *v);
+        }
+        for row in a.chunks_exact_mut(n).chain(q.chunks_exact_mut(n)) {
+            let row = &mut row[k + 1..];
+            let dot = v.iter().zip(&*row).fold(T::ZERO, |sum, (&v, &x)| sum + v * x);
+            row.iter_mut().zip(&v).for_each(|(x, &v)| *x -= factor * dot * v);
+        }
+    }
+    let diagonal = (0..n).map(|i| a[i * n + i]).collect();
+    let off_diagonal = (1..n).map(|i| a[i * n + i - 1]).collect();
+    [q, diagonal, off_diagonal]
 }
 
 /// Positive definite, with a condition number of about 100.

@@ -1,0 +1,248 @@
+//! Shifted solves: `(d_j A + λ I)⁻¹ b_j` for many columns, each with a `d_j` of its own, without eigenvectors of `A`.
+//!
+//! One orthogonal reduction `A = Q T Qᵀ` to tridiagonal form serves every multiple and every shift,
+//!
+//! ```text
+//!     (d_j A + λ I)⁻¹ b_j = Q (d_j T + λ I)⁻¹ Qᵀ b_j
+//! ```
+//!
+//! and costs a fraction of the eigenvectors. Beside the two rotations the systems in the middle are nothing: a dozen
+//! flops an element, one column to a lane (`lanes`).
+//!
+//! With the eigenvectors of the smaller side of a Kronecker product, `G = V diag(d) Vᵀ`, this is exact damping:
+//! column `j` of `(Vᵀ W)ᵀ` solved with `d_j A + λ I` is `(A (x) G + λ I)⁻¹ vec(W)` in the basis `V`. No eigenvalue of
+//! `A` is ever formed, so that none drowns in the rounding of a larger one: in single precision the result is the more
+//! accurate the faster the spectrum falls.
+
+mod lanes;
+
+use crate::error::{ScratchError, ShapeError};
+use crate::kernel::Kernel;
+use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len};
+use crate::scalar::Scalar;
+use crate::view::{MatMut, MatRef};
+use core::fmt;
+use lanes::{FirstBadPivot, Solve, room_len, row_len};
+
+/// `A = Q T Qᵀ` with `Q` orthogonal and `T` symmetric and tridiagonal, on borrowed memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Tridiagonal<'a, T> {
+    /// `Q`, `n x n`.
+    pub q: MatRef<'a, T>,
+    /// The diagonal of `T`: `n` numbers.
+    pub diagonal: &'a [T],
+    /// What stands beside it: `n - 1` numbers (none for `n = 0`), the first couples rows 0 and 1.
+    pub off_diagonal: &'a [T],
+}
+
+/// Column `j` is solved with `d_j A + λ I`.
+#[derive(Clone, Copy, Debug)]
+pub struct Shifts<'a, T> {
+    /// One factor per column.
+    pub d: &'a [T],
+    /// `λ`, the same for all.
+    pub lambda: T,
+}
+
+/// An operand of [`solve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// `Q`.
+    Basis,
+    /// The diagonal of `T`, as a column.
+    Diagonal,
+    /// The numbers beside it, as a column.
+    OffDiagonal,
+    /// The factors `d`, as a column.
+    Factors,
+    /// `λ`.
+    Lambda,
+    /// The columns to be solved.
+    RightHandSides,
+}
+
+/// Why a shifted solve failed. The right-hand sides are untouched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum ShiftedError {
+    /// Shapes that do not fit together.
+    Shape(ShapeError),
+    /// Scratch too short.
+    Scratch(ScratchError),
+    /// An element is infinite or NaN.
+    NotFinite {
+        /// Of which operand.
+        operand: Operand,
+        /// Its row.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// `d_j A + λ I` is not positive definite in working precision.
+    NotPositiveDefinite {
+        /// The column `j`.
+        column: usize,
+        /// Index of the first pivot that is not positive.
+        pivot: usize,
+        /// That pivot: the diagonal element left when all rows of `d_j T + λ I` before it have been eliminated.
+        value: f64,
+    },
+    /// Numbers beyond the largest of their type, from finite operands.
+    Overflow {
+        /// The first column with such a number.
+        column: usize,
+    },
+}
+
+impl fmt::Display for ShiftedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(error) => error.fmt(f),
+            Self::Scratch(error) => error.fmt(f),
+            Self::NotFinite { operand, row, col } => {
+                let name = match operand {
+                    Operand::Basis => "the basis",
+                    Operand::Diagonal => "the diagonal",
+                    Operand::OffDiagonal => "the off-diagonal",
+                    Operand::Factors => "the factors",
+                    Operand::Lambda => "the shift",
+                    Operand::RightHandSides => "the right-hand sides",
+                };
+                write!(f, "element ({row}, {col}) of {name} is not finite")
+            }
+            Self::NotPositiveDefinite { column, pivot, value } => {
+                write!(
+                    f,
+                    "the matrix of column {column} is not positive definite: pivot {pivot} is {value:e}"
+                )
+            }
+            Self::Overflow { column } => {
+                write!(f, "the solution of column {column} exceeds the largest number")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ShiftedError {}
+
+impl From<ShapeError> for ShiftedError {
+    fn from(error: ShapeError) -> Self {
+        Self::Shape(error)
+    }
+}
+
+impl From<ScratchError> for ShiftedError {
+    fn from(error: ScratchError) -> Self {
+        Self::Scratch(error)
+    }
+}
+
+impl From<ProductError> for ShiftedError {
+    fn from(error: ProductError) -> Self {
+        match error {
+            ProductError::Shape(error) => Self::Shape(error),
+            ProductError::Scratch(error) => Self::Scratch(error),
+        }
+    }
+}
+
+/// Scratch, in elements, that [`solve`] needs for `n x n` and so many columns: the rotated columns, and 64 numbers a
+/// row at most.
+pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
+    n * row_len(columns) + room_len(n, columns) + gemm_scratch_len::<T>(n, columns, n)
+}
+
+/// `b_j <- (d_j A + λ I)⁻¹ b_j` for every column `j`, through `A = Q T Qᵀ`.
+///
+/// Two products of `2 n² columns` flops, and one `L D Lᵀ` of a tridiagonal matrix per column between them. The bits of
+/// a column depend on that column, its factor, `λ` and `A` alone.
+///
+/// # Shapes
+/// `a`: `n x n`; `b`: `n x columns`, any strides; `shifts.d`: `columns`; `scratch`: [`solve_scratch_len`].
+///
+/// # Units
+/// `shifts.lambda`: that of `d_j` times an eigenvalue of `A`.
+///
+/// # Errors
+/// [`ShiftedError`], with `b` untouched whatever it is. A pivot that is not positive means that `d_j A + λ I` is not
+/// positive definite in working precision: a negative `d_j`, no damping on a singular matrix, or a damping that
+/// drowns in the rounding of `d_j A`.
+///
+/// # Source
+/// Golub and Van Loan, Matrix Computations, 4th edition, section 4.3.6 (the systems). Martens and Grosse 2015,
+/// arXiv:1503.05671, section 6.3 (exact damping, there through both eigenbases).
+pub fn solve<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    a: Tridiagonal<'_, T>,
+    shifts: Shifts<'_, T>,
+    mut b: MatMut<'_, T>,
+    scratch: &mut [T],
+) -> Result<(), ShiftedError> {
+    let [n, columns] = b.shape();
+    ShapeError::check([n, n], a.q.shape())?;
+    ShapeError::check([n, 1], [a.diagonal.len(), 1])?;
+    ShapeError::check([n.saturating_sub(1), 1], [a.off_diagonal.len(), 1])?;
+    ShapeError::check([columns, 1], [shifts.d.len(), 1])?;
+    ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
+    if n == 0 || columns == 0 {
+        return Ok(());
+    }
+    check_shifted(&a, &shifts)?;
+
+    let width = row_len(columns);
+    let (x, rest) = scratch.split_at_mut(n * width);
+    let (room, pack) = rest.split_at_mut(room_len(n, columns));
+    let replace = Accumulate::Replace(T::ONE);
+    let rotated = MatMut::with_strides(x, [n, columns], [width, 1])?;
+    gemm(kernel, rotated, replace, a.q.transposed(), b.as_ref(), pack)?;
+    if let Some(column) = kernel.run(Solve { a, shifts, x, room }) {
+        return Err(cause(kernel, &a, &shifts, &b, column));
+    }
+    let rotated = MatRef::with_strides(x, [n, columns], [width, 1])?;
+    gemm(kernel, b.reborrow(), replace, a.q, rotated, pack)?;
+    Ok(())
+}
+
+/// Whether every element of every `d_j T + λ I` is finite.
+fn check_shifted<T: Scalar>(a: &Tridiagonal<'_, T>, shifts: &Shifts<'_, T>) -> Result<(), ShiftedError> {
+    let largest = |numbers: &[T], operand| {
+        let mut largest = T::ZERO;
+        for (row, x) in numbers.iter().enumerate() {
+            if !x.is_finite() {
+                return Err(ShiftedError::NotFinite { operand, row, col: 0 });
+            }
+            largest = largest.maximum(x.abs());
+        }
+        Ok(largest)
+    };
+    let top = largest(a.diagonal, Operand::Diagonal)?.maximum(largest(a.off_diagonal, Operand::OffDiagonal)?);
+    largest(shifts.d, Operand::Factors)?;
+    largest(&[shifts.lambda], Operand::Lambda)?;
+    let beyond = |d: &T| !(d.abs() * top + shifts.lambda.abs()).is_finite();
+    shifts.d.iter().position(beyond).map_or(Ok(()), |column| Err(ShiftedError::Overflow { column }))
+}
+
+/// Why the solution of a column is not finite, or a pivot of its matrix not positive.
+#[cold]
+fn cause<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    a: &Tridiagonal<'_, T>,
+    shifts: &Shifts<'_, T>,
+    b: &MatMut<'_, T>,
+    column: usize,
+) -> ShiftedError {
+    let not_finite = |x: MatRef<'_, T>, operand, cols: core::ops::Range<usize>| {
+        let mut elements = cols.flat_map(|col| (0..x.rows()).map(move |row| (row, col)));
+        let found = elements.find(|&(row, col)| !x.at(row, col).is_finite());
+        found.map(|(row, col)| ShiftedError::NotFinite { operand, row, col })
+    };
+    let bad_pivot = || {
+        let (pivot, value) =
+            kernel.run(FirstBadPivot { a: *a, d: shifts.d[column], lambda: shifts.lambda })?;
+        Some(ShiftedError::NotPositiveDefinite { column, pivot, value: value.to_f64() })
+    };
+    bad_pivot()
+        .or_else(|| not_finite(b.as_ref(), Operand::RightHandSides, column..column + 1))
+        .or_else(|| not_finite(a.q, Operand::Basis, 0..a.q.cols()))
+        .unwrap_or(ShiftedError::Overflow { column })
+}

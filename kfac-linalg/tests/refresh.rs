@@ -1,0 +1,320 @@
+//! One subspace step from an old basis: orthonormality, Rayleigh quotients, and how good the estimates are.
+
+mod common;
+
+use common::{
+    Numbers, identity, minus, minus_identity, norm, relu_factor, rounded, times, tolerance, transposed,
+};
+use common::{widened, with_spectrum};
+use kfac_linalg::eigh::EighError;
+use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::refresh::{self, Refreshed};
+use kfac_linalg::product::Accumulate;
+use kfac_linalg::{
+    Fast, InstructionSet, Kernel, MatMut, MatRef, Reproducible, ReproducibleOn, Scalar, ScratchError,
+    ShapeError,
+};
+
+/// A basis with its eigenvalues.
+#[derive(Clone, Debug, PartialEq)]
+struct Basis<T> {
+    q: Vec<T>,
+    d: Vec<T>,
+}
+
+impl<T: Scalar> Basis<T> {
+    /// Of a matrix, in double precision, rounded.
+    fn of(a: &[f64], n: usize) -> Self {
+        let (mut q, mut d) = (vec![0.0; n * n], vec![0.0; n]);
+        let scratch = &mut vec![0.0; jacobi::scratch_len::<f64>(n)];
+        let (a, view) = (MatRef::row_major(a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
+        jacobi::cold(Reproducible, a, view, &mut d, Budget::FULL, scratch).unwrap();
+        Self { q: rounded(&q), d: rounded(&d) }
+    }
+
+    /// One step; scratch is as short as promised and full of NaN.
+    fn step<K: Kernel<T>>(&mut self, kernel: K, a: &[T], lambda: T) -> Result<Refreshed, EighError> {
+        let n = self.d.len();
+        let scratch = &mut vec![common::nan(); refresh::step_scratch_len::<T>(n)];
+        let (a, q) = (MatRef::row_major(a, n, n).unwrap(), MatMut::row_major(&mut self.q, n, n).unwrap());
+        refresh::step(kernel, a, q, &mut self.d, lambda, scratch)
+    }
+
+    /// `||QᵀQ - I||_F`.
+    fn deviation(&self) -> f64 {
+        let (n, q) = (self.d.len(), widened(&self.q));
+        norm(&minus_identity(&times(&transposed(&q, [n, n]), &q, [n, n, n]), n))
+    }
+}
+
+/// A moving average, decay 0.95, over batches of vectors; rectified or not, their size falling as `i^-power`.
+struct Moving {
+    n: usize,
+    batch: usize,
+    power: f64,
+    rectified: bool,
+    a: Vec<f64>,
+    numbers: Numbers,
+}
+
+impl Moving {
+    fn new([n, batch]: [usize; 2], power: f64, rectified: bool) -> Self {
+        let mut moving = Self { n, batch, power, rectified, a: vec![0.0; n * n], numbers: Numbers(n as u64) };
+        (0..20).for_each(|_| moving.advance());
+        moving
+    }
+
+    fn advance(&mut self) {
+        let (n, batch) = (self.n, self.batch);
+        let mut x = vec![0.0; batch * n];
+        for (at, x) in x.iter_mut().enumerate() {
+            let size = ((at % n + 1) as f64).powf(-self.power);
+            let number = self.numbers.next();
+            *x = size * if self.rectified { number.max(0.0) } else { number };
+        }
+        let mut gram = vec![0.0; n * n];
+        let (x, view) =
+            (MatRef::row_major(&x, batch, n).unwrap(), MatMut::row_major(&mut gram, n, n).unwrap());
+        common::With(Fast::detect()).gemm(view, Accumulate::Replace(1.0), x.transposed(), x);
+        for (a, x) in self.a.iter_mut().zip(&gram) {
+            *a = 0.95 * *a + 0.05 * x / batch as f64;
+        }
+    }
+
+    fn lambda(&self) -> f64 {
+        1e-3 * (0..self.n).map(|i| self.a[i * self.n + i]).sum::<f64>() / self.n.max(1) as f64
+    }
+}
+
+/// `[off_diagonal, inverse_error, worst relative error of a Rayleigh quotient]`, the long way.
+fn truth<T: Scalar>(a: &[f64], basis: &Basis<T>, lambda: f64) -> [f64; 3] {
+    let n = basis.d.len();
+    let (q, d) = (widened(&basis.q), widened(&basis.d));
+    let b = times(&transposed(&q, [n, n]), &times(a, &q, [n, n, n]), [n, n, n]);
+    let off: Vec<f64> = (0..n * n).map(|at| if at / n == at % n { 0.0 } else { b[at] }).collect();
+    let quotients = (0..n).map(|i| (d[i] - b[i * n + i]).abs() / (b[i * n + i] + lambda));
+    let mut inverse: Vec<f64> =
+        (0..n * n).map(|at| if at / n == at % n { a[at] + lambda } else { a[at] }).collect();
+    common::With(Reproducible).inverse(&mut inverse, n).unwrap();
+    let scaled: Vec<f64> = (0..n * n).map(|at| q[at] / (d[at % n] + lambda)).collect();
+    let found = times(&scaled, &transposed(&q, [n, n]), [n, n, n]);
+    [norm(&off) / norm(a), norm(&minus(&found, &inverse)) / norm(&inverse), quotients.fold(0.0, f64::max)]
+}
+
+/// A moving average, and what it was some batches ago.
+struct Problem {
+    name: String,
+    n: usize,
+    old: Basis<f64>,
+    a: Vec<f64>,
+    lambda: f64,
+}
+
+impl Problem {
+    fn new([n, batch]: [usize; 2], (power, rectified, gap): (f64, bool, usize)) -> Self {
+        let mut moving = Moving::new([n, batch], power, rectified);
+        let old = Basis::<f64>::of(&moving.a, n);
+        (0..gap).for_each(|_| moving.advance());
+        let lambda = moving.lambda();
+        Self { name: format!("n = {n}, power {power}, gap {gap}"), n, old, lambda, a: moving.a }
+    }
+
+    fn check<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
+        let Self { name, n, old, a, lambda } = self;
+        let mut basis = Basis::<T> { q: rounded(&old.q), d: rounded(&old.d) };
+        let found = basis.step(kernel, &rounded(a), T::from_f64(*lambda)).unwrap();
+        let unit = *n as f64 * T::EPSILON.to_f64();
+        let deviation = basis.deviation() / unit;
+        assert!(deviation <= tolerance::STEP_ORTHOGONALITY, "{name}: {deviation:.2} n eps, {found:?}");
+        assert!(basis.d.windows(2).all(|pair| pair[0] <= pair[1]), "{name}: not ascending");
+
+        let ([off, error, quotients], stale) = (truth(a, &basis, *lambda), truth(a, old, *lambda));
+        let floor = 10.0 * unit;
+        let close = |estimate: f64, truth: f64, factor: f64| {
+            estimate <= factor * truth + floor && truth <= factor * estimate + floor
+        };
+        assert!(close(found.off_diagonal, off, tolerance::STEP_ESTIMATES), "{name}: {found:?}, but {off:e}");
+        assert!(
+            close(found.inverse_error, error, tolerance::STEP_ESTIMATES),
+            "{name}: {found:?}, but {error:e}"
+        );
+        assert!(
+            quotients <= tolerance::STEP_QUOTIENTS,
+            "{name}: a Rayleigh quotient is off by {quotients:e}"
+        );
+        assert!(error <= stale[1] + floor, "{name}: {error:e} was {:e}", stale[1]);
+    }
+}
+
+#[test]
+fn a_step_follows_a_moving_average() {
+    for n in [1, 2, 3, 5, 31, 32, 33, 64, 80] {
+        for history in [(0.5, true, 1), (0.5, true, 10), (1.0, false, 10), (1.0, false, 60)] {
+            let problem = Problem::new([n, 4 * n], history);
+            problem.check::<f32, _>(Reproducible);
+            problem.check::<f64, _>(Reproducible);
+            for set in InstructionSet::available() {
+                problem.check::<f32, _>(Fast::on(set));
+                problem.check::<f64, _>(Fast::on(set));
+            }
+        }
+    }
+}
+
+fn small_pivots_take_a_second_pass<T: Scalar, K: Kernel<T>>(problem: &Problem, kernel: K) {
+    let mut basis = Basis::<T> { q: rounded(&problem.old.q), d: rounded(&problem.old.d) };
+    let found = basis.step(kernel, &rounded(&problem.a), T::from_f64(problem.lambda)).unwrap();
+    assert!(found.passes == 2 && found.pivot < 0.1, "{found:?}");
+    let deviation = basis.deviation() / (problem.n as f64 * T::EPSILON.to_f64());
+    assert!(deviation <= 2.0, "{deviation:.2} n eps");
+}
+
+#[test]
+fn small_pivots_take_a_second_pass_which_ends_closer_than_any_first() {
+    // Batches of few vectors: the basis has turned far.
+    let problem = Problem::new([64, 16], (1.0, false, 60));
+    small_pivots_take_a_second_pass::<f64, _>(&problem, Reproducible);
+    small_pivots_take_a_second_pass::<f32, _>(&problem, Reproducible);
+    InstructionSet::available()
+        .for_each(|set| small_pivots_take_a_second_pass::<f32, _>(&problem, Fast::on(set)));
+}
+
+#[test]
+fn a_matrix_that_has_not_changed_keeps_its_basis() {
+    for n in [0, 1, 2, 5, 32, 40] {
+        let a = relu_factor(n, 1);
+        let old = Basis::<f64>::of(&a, n);
+        let mut new = old.clone();
+        let found = new.step(Fast::detect(), &a, 1e-3).unwrap();
+        assert_eq!(found.passes, 1);
+        let unit = 10.0 * n as f64 * f64::EPSILON;
+        assert!(found.off_diagonal <= unit && found.inverse_error <= unit * 1e3, "{found:?}");
+        // (A + λI) V (D + λI)⁻¹ is V itself, not -V.
+        let error = norm(&minus(&new.q, &old.q));
+        assert!(error <= 1e3 * unit, "n = {n}: {error:e}");
+        assert!(norm(&minus(&new.d, &old.d)) <= unit * norm(&old.d), "n = {n}");
+    }
+}
+
+#[test]
+fn step_after_step_becomes_a_decomposition() {
+    let n = 24;
+    let d: Vec<f64> = (0..n).map(|i| 0.6_f64.powi(n as i32 - i as i32)).collect();
+    let a = with_spectrum(&d, 2);
+    let mut basis = Basis { q: identity::<f64>(n), d: vec![1.0; n] };
+    let mut last = Refreshed { passes: 0, pivot: 0.0, off_diagonal: 1.0, inverse_error: 1.0 };
+    for _ in 0..100 {
+        last = basis.step(Reproducible, &a, 1e-9).unwrap();
+    }
+    assert!(last.off_diagonal < 1e-12 && last.pivot > 0.99, "{last:?}");
+    let error = norm(&minus(&basis.d, &d));
+    assert!(error < 1e-12, "{error:e}");
+}
+
+#[test]
+fn many_steps_stay_orthonormal() {
+    let n = 33;
+    let mut moving = Moving::new([n, 4 * n], 1.0, true);
+    let mut basis = Basis::<f32>::of(&moving.a, n);
+    for refresh in 0..200 {
+        moving.advance();
+        let lambda = moving.lambda() as f32;
+        let found = basis.step(Fast::detect(), &rounded(&moving.a), lambda).unwrap();
+        let deviation = basis.deviation() / (n as f64 * f64::from(f32::EPSILON));
+        assert!(deviation <= tolerance::STEP_ORTHOGONALITY, "{refresh}: {deviation:.2} n eps, {found:?}");
+    }
+    let [off, ..] = truth(&moving.a, &basis, moving.lambda());
+    assert!(off < 0.02, "{off:e}");
+}
+
+fn bits_are_those_of_every_register_and_view<T: Scalar>() {
+    let n = 70;
+    let mut moving = Moving::new([n, 4 * n], 0.5, true);
+    let old = Basis::<T>::of(&moving.a, n);
+    moving.advance();
+    let (a, lambda): (Vec<T>, _) = (rounded(&moving.a), T::from_f64(moving.lambda()));
+    let mut plain = old.clone();
+    let found = plain.step(Reproducible, &a, lambda).unwrap();
+    for set in InstructionSet::available() {
+        let mut basis = old.clone();
+        assert_eq!(basis.step(ReproducibleOn(set), &a, lambda).unwrap(), found, "{set}");
+        assert!(basis == plain, "{set}");
+    }
+    // Only the lower triangle is read, through any strides, and columns of q may be neighbours down the rows.
+    let mut hollow = a.clone();
+    (0..n * n).filter(|at| at / n < at % n).for_each(|at| hollow[at] = common::nan());
+    let upper = transposed(&widened(&hollow), [n, n]);
+    let upper: Vec<T> = rounded(&upper);
+    let (mut q, mut d) = (transposed(&widened(&old.q), [n, n]), old.d.clone());
+    let mut q_of_t: Vec<T> = rounded(&q);
+    let scratch = &mut vec![common::nan(); refresh::step_scratch_len::<T>(n)];
+    let view = MatMut::row_major(&mut q_of_t, n, n).unwrap().transposed();
+    let lower = MatRef::row_major(&upper, n, n).unwrap().transposed();
+    assert_eq!(refresh::step(Reproducible, lower, view, &mut d, lambda, scratch).unwrap(), found);
+    q = transposed(&widened(&q_of_t), [n, n]);
+    assert!(rounded::<T>(&q) == plain.q && d == plain.d);
+}
+
+#[test]
+fn bits_are_those_of_every_register_width_and_view() {
+    bits_are_those_of_every_register_and_view::<f32>();
+    bits_are_those_of_every_register_and_view::<f64>();
+}
+
+#[test]
+fn a_lost_subspace_and_numbers_that_are_not_finite_leave_everything_untouched() {
+    let n = 40;
+    // A basis of nothing in particular for a spectrum that falls by a factor of four: all columns become the first.
+    let d: Vec<f64> = (0..n).map(|i| 4_f64.powi(i - n)).collect();
+    let n = d.len();
+    let a: Vec<f32> = rounded(&with_spectrum(&d, 3));
+    let old = Basis { q: identity::<f32>(n), d: vec![1.0; n] };
+    let mut basis = old.clone();
+    let lost = basis.step(Fast::detect(), &a, 1e-12).unwrap_err();
+    assert!(matches!(lost, EighError::SubspaceLost { pivot } if pivot < 1e-4), "{lost:?}");
+    assert!(basis == old);
+
+    let fine: Vec<f32> = rounded(&relu_factor(n, 4));
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut broken = fine.clone();
+        broken[7 * n + 3] = bad;
+        let mut basis = old.clone();
+        let lost = basis.step(Fast::detect(), &broken, 0.1).unwrap_err();
+        assert!(matches!(lost, EighError::SubspaceLost { .. }), "{lost:?}");
+        assert!(basis == old);
+
+        let mut broken = old.clone();
+        broken.q[5 * n] = bad;
+        assert!(matches!(broken.step(Reproducible, &fine, 0.1), Err(EighError::SubspaceLost { .. })));
+        let mut broken = old.clone();
+        broken.d[5] = bad;
+        assert!(
+            matches!(broken.step(Reproducible, &fine, 0.1), Err(EighError::SubspaceLost { .. })),
+            "{bad}"
+        );
+    }
+    // Neither eigenvalue nor damping: nothing to divide by.
+    let mut zero = Basis { q: identity::<f32>(n), d: vec![0.0; n] };
+    assert!(matches!(zero.step(Reproducible, &fine, 0.0), Err(EighError::SubspaceLost { .. })));
+    // With damping, the zero matrix keeps every basis.
+    let found = zero.step(Reproducible, &vec![0.0; n * n], 0.1).unwrap();
+    assert_eq!((found.off_diagonal, found.inverse_error, zero.d), (0.0, 0.0, vec![0.0; n]));
+}
+
+#[test]
+fn wrong_shapes_and_short_scratch_are_refused() {
+    let (a, mut q, mut d) = ([1.0_f64; 9], [7.0; 9], [7.0; 3]);
+    let needed = refresh::step_scratch_len::<f64>(3);
+    let mut scratch = vec![0.0; needed];
+    let a = MatRef::row_major(&a, 3, 3).unwrap();
+    let mut run = |a, d: &mut [f64], scratch: &mut [f64]| {
+        let view = MatMut::row_major(&mut q, 3, 3).unwrap();
+        refresh::step(Reproducible, a, view, d, 0.1, scratch).unwrap_err()
+    };
+    let short = EighError::Scratch(ScratchError { needed, found: 5 });
+    assert_eq!(run(a, &mut d, &mut scratch[..5]), short);
+    let shape = |expected, found| EighError::Shape(ShapeError { expected, found });
+    assert_eq!(run(a, &mut d[..2], &mut scratch), shape([3, 1], [2, 1]));
+    assert_eq!(run(a.block(0..3, 0..2).unwrap(), &mut d, &mut scratch), shape([3, 3], [3, 2]));
+    assert_eq!((q, d), ([7.0; 9], [7.0; 3]));
+}
