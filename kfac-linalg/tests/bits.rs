@@ -9,6 +9,7 @@ use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::eigh::qr;
 use kfac_linalg::eigh::refresh;
+use kfac_linalg::eigh::roots::{self, Below, Floor, Root};
 use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
@@ -179,6 +180,27 @@ fn refresh_result<T: Scalar>() -> Vec<T> {
 fn bits_of_a_refresh_step() {
     assert_bits(&refresh_result::<f32>(), 0x333f_4a6f_ac5d_c321);
     assert_bits(&refresh_result::<f64>(), 0x956f_2e43_d2e8_b485);
+}
+
+fn roots_result<T: Scalar>() -> Vec<T> {
+    let n = 40;
+    let (q, mut all): (Vec<T>, _) = (random(n * n, 16), Vec::new());
+    let d: Vec<T> = random::<T>(n, 17).iter().map(|x| x.abs()).collect();
+    for order in [1, 2, 3, 4, 6] {
+        let root = Root { order, floor: Floor::Relative(T::from_f64(0.1)), below: Below::Raise };
+        let (q, mut to) = (MatRef::row_major(&q, n, n).unwrap(), vec![T::ZERO; n * n]);
+        let (view, scratch) =
+            (MatMut::row_major(&mut to, n, n).unwrap(), &mut vec![T::ZERO; roots::scratch_len::<T>(n)]);
+        roots::inverse_root(Reproducible, root, q, &d, view, scratch).unwrap();
+        all.extend(to);
+    }
+    all
+}
+
+#[test]
+fn bits_of_inverse_roots() {
+    assert_bits(&roots_result::<f32>(), 0x3824_2db4_a6d5_be3d);
+    assert_bits(&roots_result::<f64>(), 0x1460_926f_5c11_bef6);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use common::{positive_definite, random, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::eigh::qr;
 use kfac_linalg::eigh::refresh;
+use kfac_linalg::eigh::roots::{self, Below, Floor, Root};
 use kfac_linalg::product::{self, Accumulate};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, cholesky, packed_len};
@@ -59,6 +60,7 @@ fn no_routine_allocates<T: Scalar>() {
         jacobi::scratch_len::<T>(n),
         qr::scratch_len::<T>(n),
         refresh::step_scratch_len::<T>(n),
+        roots::scratch_len::<T>(n),
         shifted::solve_scratch_len::<T>(n, columns),
     ];
     let scratch = &mut vec![T::ZERO; longest.into_iter().max().unwrap()];
@@ -116,6 +118,14 @@ fn no_routine_allocates<T: Scalar>() {
             let (q, d) = (MatMut::row_major(&mut q, n, n).unwrap(), &mut d);
             let outcome = refresh::step(Reproducible, definite, q, d, lambda, scratch);
             assert_eq!(outcome.is_ok(), lambda == T::ONE, "{outcome:?}");
+        }
+    });
+    assert_no_allocation("inverse roots, and their failure", || {
+        for order in [3, 0] {
+            let root = Root { order, floor: Floor::Relative(T::from_f64(0.1)), below: Below::Drop };
+            let (q, a) = (MatRef::row_major(&q, n, n).unwrap(), MatMut::row_major(&mut a, n, n).unwrap());
+            let outcome = roots::inverse_root(Reproducible, root, q, &d, a, scratch);
+            assert_eq!(outcome.is_ok(), order > 0, "{outcome:?}");
         }
     });
     let (ones, halves) = (vec![T::ONE; n], vec![T::from_f64(0.5); n - 1]);

@@ -6,9 +6,9 @@ use common::{
     Numbers, identity, minus, minus_identity, norm, relu_factor, rounded, times, tolerance, transposed,
 };
 use common::{widened, with_spectrum};
-use kfac_linalg::eigh::EighError;
 use kfac_linalg::eigh::jacobi::{self, Budget};
-use kfac_linalg::eigh::refresh::{self, Refreshed};
+use kfac_linalg::eigh::refresh::{self, Refresh, Refreshed, Settings};
+use kfac_linalg::eigh::{Eigensolver, EighError, Jacobi, Qr};
 use kfac_linalg::product::Accumulate;
 use kfac_linalg::{
     Fast, InstructionSet, Kernel, MatMut, MatRef, Reproducible, ReproducibleOn, Scalar, ScratchError,
@@ -299,6 +299,41 @@ fn a_lost_subspace_and_numbers_that_are_not_finite_leave_everything_untouched() 
     // With damping, the zero matrix keeps every basis.
     let found = zero.step(Reproducible, &vec![0.0; n * n], 0.1).unwrap();
     assert_eq!((found.off_diagonal, found.inverse_error, zero.d), (0.0, 0.0, vec![0.0; n]));
+}
+
+fn a_lost_subspace_is_decomposed_cold<T: Scalar, S: Eigensolver>(fallback: S) {
+    let n = 40;
+    let spectrum: Vec<f64> = (0..n).map(|i| 4_f64.powi(i - 40)).collect();
+    let n = spectrum.len();
+    let a: Vec<T> = rounded(&with_spectrum(&spectrum, 3));
+    let len = refresh::step_or_cold_scratch_len::<T>(n, S::METHOD);
+    let scratch = &mut vec![common::nan(); len];
+    let settings = Settings { lambda: T::from_f64(1e-30), fallback };
+    let mut run = |basis: &mut Basis<T>, a: &[T]| {
+        let (a, q) = (MatRef::row_major(a, n, n).unwrap(), MatMut::row_major(&mut basis.q, n, n).unwrap());
+        refresh::step_or_cold(Reproducible, a, q, &mut basis.d, settings, scratch)
+    };
+    let mut basis = Basis { q: identity::<T>(n), d: vec![T::ONE; n] };
+    let found = run(&mut basis, &a).unwrap();
+    assert!(
+        matches!(found, Refresh::Cold { pivot, outcome } if pivot < 1e-4 && outcome.converged),
+        "{found:?}"
+    );
+    let error = norm(&minus(&widened(&basis.d), &spectrum));
+    assert!(error <= tolerance::EIGENVALUES * n as f64 * T::EPSILON.to_f64() * 0.25, "{error:e}");
+    // From there on a step will do, unless the matrix is at fault.
+    let settled = basis.clone();
+    let mut broken = a.clone();
+    broken[7 * n + 3] = common::nan();
+    assert_eq!(run(&mut basis, &broken).unwrap_err(), EighError::NotFinite { row: 7, col: 3 });
+    assert!(basis == settled);
+}
+
+#[test]
+fn a_lost_subspace_is_decomposed_cold_by_every_solver() {
+    a_lost_subspace_is_decomposed_cold::<f32, _>(Qr);
+    a_lost_subspace_is_decomposed_cold::<f64, _>(Qr);
+    a_lost_subspace_is_decomposed_cold::<f32, _>(Jacobi::default());
 }
 
 #[test]

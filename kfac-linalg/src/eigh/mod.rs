@@ -1,13 +1,16 @@
 //! Eigenvectors and eigenvalues of a symmetric matrix, `A = Q diag(d) Qᵀ`.
 //!
 //! [`jacobi`] is the smallest and most independent solver: bounded work per sweep, cold or warm start. [`qr`] is the
-//! fast one, by way of a tridiagonal matrix. [`Eigensolver`] is the choice between them, as a type.
+//! fast one, by way of a tridiagonal matrix. [`Eigensolver`] is the choice between them, as a type. [`refresh`] goes from
+//! an old basis a step towards the new one, [`roots`] forms inverse roots from a decomposition.
 
 pub mod jacobi;
 pub mod qr;
 pub mod refresh;
+pub mod roots;
 mod scale;
 mod solver;
+mod symmetric;
 
 pub use solver::{Eigensolver, Jacobi, Method, Qr};
 

@@ -169,8 +169,8 @@ pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
 /// drowns in the rounding of `d_j A`.
 ///
 /// # Source
-/// Golub and Van Loan, Matrix Computations, 4th edition, section 4.3.6 (the systems). Martens and Grosse 2015,
-/// arXiv:1503.05671, section 6.3 (exact damping, there through both eigenbases).
+/// Golub and Van Loan, Matrix Computations, 4th edition, section 4.3 (the systems). Martens and Grosse 2015,
+/// arXiv:1503.05671, appendix B (exact damping, there through the eigenvectors of both sides).
 pub fn solve<T: Scalar, K: Kernel<T>>(
     kernel: K,
     a: Tridiagonal<'_, T>,

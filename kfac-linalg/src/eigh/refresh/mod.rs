@@ -31,7 +31,7 @@
 
 mod passes;
 
-use super::EighError;
+use super::{Eigensolver, EighError, Method, Outcome};
 use crate::cholesky::{self, factor_scratch_len};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
@@ -62,7 +62,7 @@ pub struct Refreshed {
     /// The smallest pivot of the Cholesky factor over its diagonal element, in `(0, 1]`: the squared sine of the angle
     /// between a column of `W` and those of larger eigenvalues.
     pub pivot: f64,
-    /// Estimate of `||offdiag(QᵀAQ)||_F / ||A||_F`, the measure of [`Outcome`](super::Outcome).
+    /// Estimate of `||offdiag(QᵀAQ)||_F / ||A||_F`, the measure of [`Outcome`].
     pub off_diagonal: f64,
     /// Estimate of `||(A + λI)⁻¹ - Q (diag(d) + λI)⁻¹ Qᵀ||_F / ||(A + λI)⁻¹||_F`: the error of the preconditioner.
     pub inverse_error: f64,
@@ -157,6 +157,62 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     }
     kernel.run(Emit { rows: step.w, order, q });
     Ok(Refreshed { passes, pivot, off_diagonal, inverse_error })
+}
+
+/// How [`step_or_cold`] refreshes.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<T, S> {
+    /// `λ`, see [`step`].
+    pub lambda: T,
+    /// What decomposes a matrix whose step was lost.
+    pub fallback: S,
+}
+
+/// How [`step_or_cold`] came to its result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Refresh {
+    /// By a step.
+    Step(Refreshed),
+    /// By a cold decomposition.
+    Cold {
+        /// The pivot with which the step was lost, as in [`EighError::SubspaceLost`].
+        pivot: f64,
+        /// What the solver reports.
+        outcome: Outcome,
+    },
+}
+
+/// Scratch, in elements, that [`step_or_cold`] needs for an `n x n` matrix and a solver of that method.
+pub const fn step_or_cold_scratch_len<T: Scalar>(n: usize, fallback: Method) -> usize {
+    let (step, cold) = (step_scratch_len::<T>(n), fallback.scratch_len::<T>(n));
+    if step > cold { step } else { cold }
+}
+
+/// [`step`], or a cold decomposition where the old basis is of no use.
+///
+/// # Shapes
+/// As [`step`]; `scratch`: [`step_or_cold_scratch_len`].
+///
+/// # Errors
+/// Those of the solver, which also names what is not finite in `a`. A basis or eigenvalues that are not finite are no
+/// error here: they are replaced.
+pub fn step_or_cold<T: Scalar, K: Kernel<T>, S: Eigensolver>(
+    kernel: K,
+    a: MatRef<'_, T>,
+    mut q: MatMut<'_, T>,
+    d: &mut [T],
+    settings: Settings<T, S>,
+    scratch: &mut [T],
+) -> Result<Refresh, EighError> {
+    ScratchError::check(step_or_cold_scratch_len::<T>(a.rows(), S::METHOD), scratch.len())?;
+    match step(kernel, a, q.reborrow(), d, settings.lambda, scratch) {
+        Ok(refreshed) => Ok(Refresh::Step(refreshed)),
+        Err(EighError::SubspaceLost { pivot }) => {
+            let outcome = settings.fallback.cold(kernel, a, q, d, scratch)?;
+            Ok(Refresh::Cold { pivot, outcome })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The two squares of a step.

@@ -1,6 +1,7 @@
 //! What a step does beside its products: copies, scalings, small triangles and estimates, all in registers.
 
 use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
+use crate::eigh::symmetric::mirror;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
@@ -25,25 +26,7 @@ impl<T: Scalar> Task<T> for WithShift<'_, T> {
             }
             row[i] += self.lambda;
         }
-        // Square by square, a register of rows by as many columns; what remains, element by element.
-        let whole = n / S::LANES * S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            for j in (0..i).step_by(S::LANES) {
-                let mut square = [simd.zero(); MOST_LANES];
-                for (row, x) in square[..S::LANES].iter_mut().enumerate() {
-                    *x = simd.load(&to[(i + row) * n + j..]);
-                }
-                for (row, &x) in transposed(simd, square)[..S::LANES].iter().enumerate() {
-                    simd.store(&mut to[(j + row) * n + i..], x);
-                }
-            }
-            for row in i..i + S::LANES {
-                (i..row).for_each(|j| to[j * n + row] = to[row * n + j]);
-            }
-        }
-        for row in whole..n {
-            (0..row).for_each(|j| to[j * n + row] = to[row * n + j]);
-        }
+        mirror(simd, to, n, n);
     }
 }
 
