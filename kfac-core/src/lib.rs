@@ -26,7 +26,7 @@
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
 //! its result. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
-//! product of [`Fast`](linalg::Fast).
+//! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
 #![no_std]
 #![forbid(unsafe_code)]
 
