@@ -58,8 +58,11 @@ fn allocations_of<R>(body: impl FnOnce() -> R) -> (R, usize) {
 
 type Net<K> = Network<f64, K>;
 
+/// What is done with a network, under its name and beside its data.
+type Run<'a, K> = &'a mut dyn FnMut(&str, Net<K>, &mut dyn Source<f64>);
+
 /// Every kind of network with its data: dense, convolutional, recurrent.
-fn tasks<K: Kernel<f64>>(kernel: K, run: &mut dyn FnMut(&str, Net<K>, &mut dyn Source<f64>)) {
+fn tasks<K: Kernel<f64>>(kernel: K, run: Run<'_, K>) {
     let network = autoencoder(&[64, 12, 3], Nonlinearity::Tanh, kernel).unwrap();
     run("autoencoder", network, &mut Sampled::new(&digits::load().autoencoding(), 1).unwrap());
     let stages = [(2, 2), (3, 2)].map(|(channels, stride)| ConvolutionStage { channels, stride });
