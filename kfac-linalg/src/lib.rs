@@ -69,6 +69,7 @@ mod kernel;
 mod packed;
 pub mod product;
 mod scalar;
+mod triangle;
 mod view;
 
 pub use arch::InstructionSet;

@@ -91,11 +91,49 @@ pub trait Simd: Copy + Send + Sync {
         unsafe { self.store_ptr(to.as_mut_ptr(), x) }
     }
 
+    /// The first numbers of a slice, zero in the lanes past its end.
+    #[inline(always)]
+    fn load_first(self, from: &[Self::Element]) -> Self::Vector {
+        // SAFETY: the mask ends with the slice.
+        unsafe { self.load_masked(from.as_ptr(), self.mask(0..from.len().min(Self::LANES))) }
+    }
+
+    /// Writes some lanes to where they belong in a slice whose first number is lane 0.
+    ///
+    /// # Panics
+    /// If the slice ends before the lanes do, or a register.
+    #[inline(always)]
+    fn store_lanes(self, to: &mut [Self::Element], x: Self::Vector, lanes: Range<usize>) {
+        assert!(lanes.end <= to.len() && lanes.end <= Self::LANES);
+        // SAFETY: the mask ends with the lanes, the lanes within the slice.
+        unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(lanes)) }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::Vector {
         self.splat(Self::Element::default())
     }
+}
+
+/// The most lanes of any register.
+pub(crate) const MOST_LANES: usize = 16;
+
+/// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
+/// and doubles it in lanes. Registers from `LANES` on are scrap.
+#[inline(always)]
+pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
+    let mut round = 1;
+    while round < S::LANES {
+        let before = square;
+        for i in 0..S::LANES / 2 {
+            let [low, high] = simd.zip(before[i], before[i + S::LANES / 2]);
+            square[2 * i] = low;
+            square[2 * i + 1] = high;
+        }
+        round *= 2;
+    }
+    square
 }
 
 /// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.

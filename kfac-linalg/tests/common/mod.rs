@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// All tolerances, in units of `n eps`.
 ///
@@ -17,6 +19,8 @@ pub mod tolerance {
     pub const CHOLESKY: f64 = 1.0;
     /// `||A X - B||_F / (||A||_F ||X||_F)` (0.66, at `n = 1`): two triangular solutions.
     pub const SOLVE: f64 = 2.0;
+    /// `|Σ t x - b| / (Σ |t x| + |b|)` (0.5, at `n = 1`), row by row.
+    pub const TRIANGLE: f64 = 1.0;
     /// `||A A⁻¹ - I||_F / (||A||_F ||A⁻¹||_F)` (1.17, at `n = 1`): as good as by factor and solve.
     pub const INVERSE: f64 = 2.0;
 }
@@ -124,10 +128,15 @@ pub fn relu_factor(n: usize, seed: u64) -> Vec<f64> {
     gram.iter().map(|x| x / samples as f64).collect()
 }
 
-/// Positive definite, with a condition number of about 100.
+/// Positive definite, with a condition number of about 100. Each is made once: that is longer than the tests.
 pub fn positive_definite(n: usize, seed: u64) -> Vec<f64> {
-    let d: Vec<f64> = (0..n).map(|i| 0.01 + (i as f64 + 0.5) / n as f64).collect();
-    with_spectrum(&d, seed)
+    static MADE: Mutex<BTreeMap<(usize, u64), Vec<f64>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = || {
+        let d: Vec<f64> = (0..n).map(|i| 0.01 + (i as f64 + 0.5) / n as f64).collect();
+        with_spectrum(&d, seed)
+    };
+    made.entry((n, seed)).or_insert_with(new).clone()
 }
 
 /// FNV-1a over the little-endian bytes.

@@ -2,11 +2,8 @@
 
 use super::Source;
 use super::blocks::piece;
-use crate::arch::simd::{Simd, Task};
+use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
 use core::ops::Range;
-
-/// The most lanes of any register.
-const MOST_LANES: usize = 16;
 
 /// How rows are cut into panels of a few registers, evenly.
 #[derive(Clone, Copy)]
@@ -198,23 +195,6 @@ unsafe fn load_corner<S: Simd>(
         }
     }
     transposed(simd, square)
-}
-
-/// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
-/// and doubles it in lanes.
-#[inline(always)]
-fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
-    let mut round = 1;
-    while round < S::LANES {
-        let before = square;
-        for i in 0..S::LANES / 2 {
-            let [low, high] = simd.zip(before[i], before[i + S::LANES / 2]);
-            square[2 * i] = low;
-            square[2 * i + 1] = high;
-        }
-        round *= 2;
-    }
-    square
 }
 
 /// Copies columns of `B`, strip after strip: the strip of column `j` begins at `j depth`, and its rows follow each
