@@ -72,6 +72,7 @@ mod packed;
 pub mod product;
 mod scalar;
 pub mod shifted;
+mod triangle;
 mod view;
 
 pub use arch::InstructionSet;

@@ -122,6 +122,17 @@ pub trait Simd: Copy + Send + Sync {
         unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(0..to.len())) }
     }
 
+    /// Writes some lanes to where they belong in a slice whose first number is lane 0.
+    ///
+    /// # Panics
+    /// If the slice ends before the lanes do, or a register.
+    #[inline(always)]
+    fn store_lanes(self, to: &mut [Self::Element], x: Self::Vector, lanes: Range<usize>) {
+        assert!(lanes.end <= to.len() && lanes.end <= Self::LANES);
+        // SAFETY: the mask ends with the lanes, the lanes within the slice.
+        unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(lanes)) }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::Vector {
@@ -129,16 +140,8 @@ pub trait Simd: Copy + Send + Sync {
     }
 }
 
-/// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
-pub trait Task<T> {
-    /// What comes out.
-    type Output;
-    /// Does the work.
-    fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
-}
-
 /// `LANES` registers of `LANES` numbers, transposed by perfect shuffles: each round halves the distance in registers
-/// and doubles it in lanes.
+/// and doubles it in lanes. Registers from `LANES` on are scrap.
 #[inline(always)]
 pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) -> [S::Vector; MOST_LANES] {
     let mut round = 1;
@@ -152,6 +155,14 @@ pub(crate) fn transposed<S: Simd>(simd: S, mut square: [S::Vector; MOST_LANES]) 
         round *= 2;
     }
     square
+}
+
+/// Work that is compiled once per instruction set. Its `run` and all it calls in loops are `#[inline(always)]`.
+pub trait Task<T> {
+    /// What comes out.
+    type Output;
+    /// Does the work.
+    fn run<S: Simd<Element = T>>(self, simd: S) -> Self::Output;
 }
 
 /// The same registers with multiply-adds rounded twice, as a machine without the fused instruction has to.
