@@ -17,8 +17,8 @@
 //!   routine. Packed storage is [rectangular full packed](PackedRef), `n(n+1)/2` numbers.
 //! - **The caller owns memory.** A routine `foo` that needs room takes a last argument `scratch` and has a
 //!   `const fn foo_scratch_len` beside it, so that a `static` array can hold it. What scratch contains before
-//!   and after never matters. Nothing here allocates, but `AlignedVec` (feature `alloc`) and [`Fast`] behind the
-//!   `matrixmultiply` feature.
+//!   and after never matters. Nothing here allocates, but `AlignedVec` (feature `alloc`), products on
+//!   several threads (feature `threads`), and [`Fast`] behind the `matrixmultiply` feature.
 //! - **Failure is a value.** Wrong shapes, short scratch, a pivot that is not positive, a number that is not
 //!   finite: each has a name and carries the number that went wrong.
 //!
