@@ -3,7 +3,9 @@
 //! No operating system, no heap, no panic on what comes from outside. The chapters:
 //!
 //! - [`MatRef`], [`MatMut`], [`PackedRef`], [`PackedMut`]: views of the caller's numbers;
-//! - [`product`]: [`gemm`](product::gemm), [`syrk`](product::syrk), [`dot`](product::dot);
+//! - [`Aligned`]: storage that begins on a cache line;
+//! - [`product`]: [`gemm`](product::gemm), [`syrk`](product::syrk), [`gemv`](product::gemv),
+//!   [`trsm`](product::trsm_lower), [`dot`](product::dot);
 //! - [`cholesky`]: [`factor`](cholesky::factor), [`solve`](cholesky::solve), [`inverse`](cholesky::inverse);
 //! - [`eigh`]: eigenvectors and eigenvalues of a symmetric matrix;
 //! - [`shifted`]: solutions with many multiples and shifts of one matrix, without its eigenvectors.
@@ -16,8 +18,9 @@
 //!   routine. Packed storage is [rectangular full packed](PackedRef), `n(n+1)/2` numbers.
 //! - **The caller owns memory.** A routine `foo` that needs room takes a last argument `scratch` and has a
 //!   `const fn foo_scratch_len` beside it, so that a `static` array can hold it. What scratch contains before
-//!   and after never matters. Nothing here allocates (the `matrixmultiply` crate does, where [`Fast`] takes
-//!   its products from it).
+//!   and after never matters. Nothing here allocates, but `AlignedVec` (feature `alloc`), products on
+//!   several threads (feature `threads`), and the `matrixmultiply` crate, where [`Fast`] takes its products
+//!   from it.
 //! - **Failure is a value.** Wrong shapes, short scratch, a pivot that is not positive, a number that is not
 //!   finite: each has a name and carries the number that went wrong.
 //!
@@ -72,6 +75,7 @@ mod packed;
 pub mod product;
 mod scalar;
 pub mod shifted;
+mod storage;
 mod triangle;
 mod view;
 
@@ -80,4 +84,7 @@ pub use error::{ScratchError, ShapeError};
 pub use kernel::{Fast, Kernel, Reproducible, ReproducibleOn};
 pub use packed::{PackedMut, PackedRef, packed_len};
 pub use scalar::Scalar;
+pub use storage::Aligned;
+#[cfg(feature = "alloc")]
+pub use storage::AlignedVec;
 pub use view::{MatMut, MatRef};

@@ -90,6 +90,12 @@ impl Layout {
         (part, start..start + span)
     }
 
+    /// Whether every row ends before the next one begins.
+    #[cfg(feature = "threads")]
+    fn rows_lie_apart(&self) -> bool {
+        self.rows <= 1 || self.cols == 0 || (self.cols - 1) * self.col_stride < self.row_stride
+    }
+
     /// Where row `i` lies, when its elements are neighbours.
     #[inline]
     fn row(&self, i: usize) -> Option<Range<usize>> {
@@ -178,6 +184,12 @@ impl<'a, T: Copy> MatRef<'a, T> {
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &self.data[range], layout })
+    }
+
+    /// Whether every row ends before the next one begins.
+    #[cfg(feature = "threads")]
+    pub(crate) fn rows_lie_apart(&self) -> bool {
+        self.layout.rows_lie_apart()
     }
 
     /// Some columns, which exist.
@@ -304,6 +316,23 @@ impl<'a, T: Copy> MatMut<'a, T> {
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &mut self.data[range], layout })
+    }
+
+    /// Whether every row ends before the next one begins.
+    #[cfg(feature = "threads")]
+    pub(crate) fn rows_lie_apart(&self) -> bool {
+        self.layout.rows_lie_apart()
+    }
+
+    /// The rows before `at` and those from there on, both of which exist and [lie apart](Self::rows_lie_apart).
+    #[cfg(feature = "threads")]
+    pub(crate) fn split_rows(self, at: usize) -> (Self, Self) {
+        let Layout { rows, row_stride, .. } = self.layout;
+        // The last row ends before its stride does.
+        let middle = if at == rows { self.data.len() } else { (at * row_stride).min(self.data.len()) };
+        let (above, below) = self.data.split_at_mut(middle);
+        let part = |rows: usize| Layout { rows, ..self.layout };
+        (Self { data: above, layout: part(at) }, Self { data: below, layout: part(rows - at) })
     }
 
     /// Some columns of the rows from `top` on, which exist.

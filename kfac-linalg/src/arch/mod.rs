@@ -4,6 +4,8 @@
 //! - [`InstructionSet`]: which of them this processor has;
 //! - [`product`]: the products, the one algorithm that needs raw pointers.
 //!
+//! `tests/shapes.rs` names the command that runs the products under valgrind.
+//!
 //! Every other algorithm is safe code over [`Simd`](simd::Simd), packed in a [`Task`](simd::Task).
 #![allow(unsafe_code)]
 

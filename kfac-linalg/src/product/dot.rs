@@ -4,7 +4,10 @@ use crate::error::ShapeError;
 use crate::scalar::Scalar;
 
 /// Partial sums: one 512-bit register of `f32`, so that every narrower machine can keep up with the order.
-const LANES: usize = 16;
+///
+/// A compiler vectorises sixteen neighbours by itself, and wider registers would not help: one addition waits for the
+/// other on all of them (measured).
+pub(super) const PARTIAL_SUMS: usize = 16;
 
 /// `Σ x_i y_i`, summed as in [`sum_terms`].
 ///
@@ -29,9 +32,10 @@ pub fn sum_terms<T: Scalar, const SLICES: usize>(
     for slice in slices {
         ShapeError::check([len, 1], [slice.len(), 1])?;
     }
-    let mut sums = [T::ZERO; LANES];
-    let (blocks, rests) = (slices.map(|slice| slice.as_chunks::<LANES>().0), len / LANES * LANES);
-    for index in 0..len / LANES {
+    let mut sums = [T::ZERO; PARTIAL_SUMS];
+    let (blocks, rests) =
+        (slices.map(|slice| slice.as_chunks::<PARTIAL_SUMS>().0), len / PARTIAL_SUMS * PARTIAL_SUMS);
+    for index in 0..len / PARTIAL_SUMS {
         let block = blocks.map(|blocks| &blocks[index]);
         for (lane, sum) in sums.iter_mut().enumerate() {
             *sum += term(block.map(|block| block[lane]));
@@ -40,10 +44,16 @@ pub fn sum_terms<T: Scalar, const SLICES: usize>(
     for (sum, index) in sums.iter_mut().zip(rests..len) {
         *sum += term(slices.map(|slice| slice[index]));
     }
+    Ok(join(sums, |a, b| a + b))
+}
+
+/// The sum of all partial sums, in halves.
+#[inline(always)]
+pub(super) fn join<V: Copy>(mut sums: [V; PARTIAL_SUMS], add: impl Fn(V, V) -> V) -> V {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
-            sums[lane] += sums[lane + half];
+            sums[lane] = add(sums[lane], sums[lane + half]);
         }
     }
-    Ok(sums[0])
+    sums[0]
 }
