@@ -1,8 +1,8 @@
 //! Householder reduction and implicit QR: the fast solver at every size.
 //!
 //! `A = Q T Qᵀ` with a tridiagonal `T` ([`tridiagonal`]; `reduce`, `form_q`), then sweeps of rotations until `T` is
-//! diagonal (`sweep`), which are collected and applied to the columns of `Q` many at a time (`rotate`). `Q` has the
-//! last word in the cost: about 3 n³ multiply-adds in rotations, `2/3 n³` in the reduction and `2/3 n³` in `Q`.
+//! diagonal (`sweep`), which are collected and applied to the columns of `Q` many at a time (`rotate`). Two to three
+//! `n³` multiply-adds in rotations, `2/3 n³` in the reduction, `2/3 n³` in forming `Q`.
 //!
 //! The matrix is first scaled by a power of two to a largest element in `[1, 2)`. No parameter depends on `n`.
 //!
