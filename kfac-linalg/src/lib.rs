@@ -34,6 +34,7 @@
 //!   twice each ([`gemm`](product::gemm));
 //! - the sixteen partial sums of [`dot`](product::dot) and the tree that joins them;
 //! - the block sizes of [`cholesky`], the order of rotations in [`eigh::jacobi`];
+//! - the blocks of reflectors, the partial sums and the sweeps of [`eigh::qr`];
 //! - square roots (correctly rounded everywhere) and the transcendental functions of [`Scalar`].
 //!
 //! No feature changes a bit of it. [`Fast`] promises accuracy and speed only.
