@@ -140,7 +140,7 @@ fn columns<S: Simd<Element: Scalar>>(
             let to = &mut sums[whole..];
             let mut sum = simd.load(to);
             for (x, column) in x.iter().zip(&columns) {
-                sum = simd.mul_add(simd.load_first(&column[whole..]), *x, sum);
+                sum = simd.mul_add(simd.load_some(&column[whole..]), *x, sum);
             }
             simd.store(to, sum);
         }
@@ -148,7 +148,7 @@ fn columns<S: Simd<Element: Scalar>>(
     for (j, &x) in rest.iter().enumerate() {
         let (x, column) = (simd.splat(x), column(several.len() * COLS + j));
         for (to, a) in sums.chunks_exact_mut(S::LANES).zip(column.chunks(S::LANES)) {
-            let a = if a.len() == S::LANES { simd.load(a) } else { simd.load_first(a) };
+            let a = if a.len() == S::LANES { simd.load(a) } else { simd.load_some(a) };
             simd.store(to, simd.mul_add(a, x, simd.load(to)));
         }
     }
@@ -172,7 +172,7 @@ fn rows<S: Simd<Element: Scalar>>(
             for (i, row) in square[..S::LANES].iter_mut().enumerate() {
                 if i < height {
                     let from = &a[(top + i) * stride + index * S::LANES..][..x.len()];
-                    *row = if x.len() == S::LANES { simd.load(from) } else { simd.load_first(from) };
+                    *row = if x.len() == S::LANES { simd.load(from) } else { simd.load_some(from) };
                 }
             }
             let square = transposed(simd, square);
@@ -217,7 +217,7 @@ fn finish<S: Simd<Element: Scalar>>(
         let (lanes, sum) = (0..y.len(), simd.load(sums));
         let sum = match store {
             Accumulate::Replace(scale) => simd.mul(simd.splat(scale), sum),
-            Accumulate::Add(scale) => simd.mul_add(simd.splat(scale), sum, simd.load_first(y)),
+            Accumulate::Add(scale) => simd.mul_add(simd.splat(scale), sum, simd.load_some(y)),
         };
         simd.store_lanes(y, sum, lanes);
     }
@@ -321,7 +321,7 @@ fn dots<S: Simd, const V: usize, const R: usize>(
     // The other partial sums gain a zero, which moves no bit.
     for (sums, (_, a)) in sums.iter_mut().zip(&chunks) {
         for ((sum, a), x) in sums.iter_mut().zip(a.chunks(S::LANES)).zip(rest.chunks(S::LANES)) {
-            *sum = simd.mul_add(simd.load_first(a), simd.load_first(x), *sum);
+            *sum = simd.mul_add(simd.load_some(a), simd.load_some(x), *sum);
         }
     }
     sums
@@ -353,7 +353,7 @@ fn some_rows<S: Simd<Element: Scalar>>(
 ) -> S::Vector {
     if stride == 1 {
         let from = &from[..rows];
-        return if rows == S::LANES { simd.load(from) } else { simd.load_first(from) };
+        return if rows == S::LANES { simd.load(from) } else { simd.load_some(from) };
     }
     let mut lanes = [S::Element::ZERO; MOST_LANES];
     for (i, lane) in lanes[..rows].iter_mut().enumerate() {
