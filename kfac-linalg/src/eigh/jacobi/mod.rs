@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::product::gemm_scratch_len;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
-use sweep::Tournament;
+use sweep::{Sweeps, Tournament, tournament_len};
 
 /// How long to sweep, and what to accept when the sweeps are spent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,16 +48,15 @@ impl Budget {
     }
 }
 
-/// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares and a few rows.
+/// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares, whose rows are padded to
+/// whole registers, and a few rows.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
-    let even = n.next_multiple_of(2);
-    even * even + n * n + 3 * even + gemm_scratch_len::<T>(n, n, n)
+    tournament_len(n) + gemm_scratch_len::<T>(n, n, n)
 }
 
 /// `A = Q diag(d) Qᵀ`, starting from the identity.
 ///
-/// Eigenvalues ascend; eigenvector `j` is column `j` of `q`, of either sign. The kernel takes no part in a cold
-/// start, which has no products: both give the same bits.
+/// Eigenvalues ascend; eigenvector `j` is column `j` of `q`, of either sign.
 ///
 /// # Shapes
 /// `a`: `n x n`, its lower triangle is read; `q`: `n x n`; `d`: `n`; `scratch`: [`scratch_len`].
@@ -67,7 +66,7 @@ pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
 /// [`EighError::BudgetSpent`]: `q` and `d` hold the unconverged result, `q` orthonormal all the same.
 /// [`EighError::Overflow`]: an eigenvalue exceeds the largest number though no element does.
 pub fn cold<T: Scalar, K: Kernel<T>>(
-    _kernel: K,
+    kernel: K,
     a: MatRef<'_, T>,
     q: MatMut<'_, T>,
     d: &mut [T],
@@ -82,7 +81,7 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
         row[i] = T::ONE;
     }
     scale.copy(&a, tournament.matrix_mut()?);
-    finish(tournament, q, d, budget, scale)
+    finish(kernel, tournament, (q, d), budget, scale)
 }
 
 /// Shapes and scratch of [`cold`] and [`warm`].
@@ -96,28 +95,14 @@ fn check<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T], scratch: usiz
 }
 
 /// Sweeps within the budget, sorts, and writes the result.
-fn finish<T: Scalar>(
+fn finish<T: Scalar, K: Kernel<T>>(
+    kernel: K,
     mut tournament: Tournament<'_, T>,
-    mut q: MatMut<'_, T>,
-    d: &mut [T],
+    (mut q, d): (MatMut<'_, T>, &mut [T]),
     budget: Budget,
     scale: Scale<T>,
 ) -> Result<Outcome, EighError> {
-    let n = d.len();
-    let enough = budget.tolerance * n as f64 * T::EPSILON.to_f64();
-    let mut outcome = Outcome { sweeps: 0, off_diagonal: tournament.off_diagonal(), converged: false };
-    let mut moving = true;
-    loop {
-        outcome.converged = outcome.off_diagonal <= enough;
-        if outcome.converged || !moving || outcome.sweeps == u32::from(budget.sweeps) {
-            break;
-        }
-        moving = tournament.sweep();
-        outcome.sweeps += 1;
-        outcome.off_diagonal = tournament.off_diagonal();
-    }
-
-    tournament.diagonal(d);
+    let outcome = kernel.run(Sweeps { tournament: &mut tournament, budget, d: &mut *d });
     sort_with_rows(d, tournament.v);
     d.iter_mut().for_each(|x| *x *= scale.up);
     q.copy_from(tournament.vectors_mut()?.as_ref().transposed())?;

