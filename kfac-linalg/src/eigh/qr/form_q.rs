@@ -11,7 +11,7 @@
 //!
 //! Source: Schreiber and Van Loan 1989, SIAM J. Sci. Stat. Comput. 10:53.
 
-use super::reduce::{BLOCK, stride};
+use super::reduce::{BLOCK, Halves, column_len};
 use crate::arch::simd::{Simd, Task};
 use crate::kernel::Kernel;
 use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
@@ -24,26 +24,27 @@ pub(super) const fn scratch_len<T: Scalar>(n: usize) -> usize {
     let products = gemm_scratch_len::<T>(BLOCK, n, n);
     let products = if few > products { few } else { products };
     let products = if gram > products { gram } else { products };
-    2 * BLOCK * BLOCK + 2 * BLOCK * n + products
+    2 * BLOCK * BLOCK + 3 * BLOCK * column_len(n) + products
 }
 
-/// Writes `Q = H_(n-1) ... H_2`, where column `k` of `reflectors` and `tau[k]` are those of `H_k`.
+/// Writes `Q = H_(n-1) ... H_2`.
 ///
 /// # Errors
 /// None, if the lengths are those of the reduction.
 pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
     kernel: K,
-    reflectors: &[T],
+    reflectors: &Halves<'_, T>,
     tau: &[T],
     mut q: MatMut<'_, T>,
     scratch: &mut [T],
 ) -> Result<(), ProductError> {
     let n = q.rows();
-    let stride = stride(n);
+    let len = column_len(n);
     let (gram, rest) = scratch.split_at_mut(BLOCK * BLOCK);
     let (triangle, rest) = rest.split_at_mut(BLOCK * BLOCK);
-    let (first, rest) = rest.split_at_mut(BLOCK * n);
-    let (second, pack) = rest.split_at_mut(BLOCK * n);
+    let (v, rest) = rest.split_at_mut(BLOCK * len);
+    let (first, rest) = rest.split_at_mut(BLOCK * len);
+    let (second, pack) = rest.split_at_mut(BLOCK * len);
     q.fill(T::ZERO);
     for i in 0..n {
         q.set(i, i, T::ONE);
@@ -51,9 +52,11 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
     let (replace, subtract) = (Accumulate::Replace(T::ONE), Accumulate::Add(-T::ONE));
     for block in (0..n).step_by(BLOCK) {
         let end = (block + BLOCK).min(n);
-        // The last reflector ends above the diagonal.
-        let (rows, cols) = (end - 1, end - block);
-        let v = MatRef::with_strides(&reflectors[block * stride..], [rows, cols], [1, stride])?;
+        let (rows, cols) = (end, end - block);
+        for (k, column) in (block..end).zip(v.chunks_exact_mut(len)) {
+            reflectors.write_reflector(k, &mut column[..rows]);
+        }
+        let v = MatRef::with_strides(v, [rows, cols], [1, len])?;
         syrk_lower(kernel, MatMut::with_strides(gram, [cols, cols], [BLOCK, 1])?, replace, v, pack)?;
         kernel.run(Triangle { gram, tau: &tau[block..end], triangle });
         let t = MatRef::with_strides(triangle, [cols, cols], [BLOCK, 1])?;

@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use core::cmp::Ordering;
-use reduce::Reduce;
+use reduce::{Halves, Reduce};
 use rotate::Waves;
 use sweep::Diagonalise;
 
@@ -126,7 +126,7 @@ impl<T: Scalar> Task<T> for Iterate<'_, T> {
 
 /// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: a square, 64 rows, and that of products.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
-    LINE + n + reduce::VECTORS * reduce::stride(n) + reduce::halves_len(n) + form_q::scratch_len::<T>(n)
+    LINE + (reduce::VECTORS + 1) * reduce::column_len(n) + reduce::halves_len(n) + form_q::scratch_len::<T>(n)
 }
 
 /// `A = Q T Qᵀ` with orthogonal `Q` and tridiagonal `T`, whose off-diagonal may have any signs.
@@ -182,10 +182,12 @@ fn reduce_and_form<T: Scalar, K: Kernel<T>>(
 ) -> Result<(), EighError> {
     let n = a.rows();
     let (halves, rest) = aligned(scratch).split_at_mut(reduce::halves_len(n));
-    let (vectors, rest) = rest.split_at_mut(reduce::VECTORS * reduce::stride(n));
-    let (tau, rest) = rest.split_at_mut(n);
-    kernel.run(Reduce { a, scale: scale.down, halves, vectors, tau, diagonal, off_diagonal });
-    Ok(form_q::form_q(kernel, halves, tau, q, rest)?)
+    let (vectors, rest) = rest.split_at_mut(reduce::VECTORS * reduce::column_len(n));
+    let (tau, rest) = rest.split_at_mut(reduce::column_len(n));
+    let mut halves = Halves::new(halves, n);
+    let scale = scale.down;
+    kernel.run(Reduce { a, scale, halves: &mut halves, vectors, tau, diagonal, off_diagonal });
+    Ok(form_q::form_q(kernel, &halves, tau, q, rest)?)
 }
 
 /// The part of scratch from its first cache line on.

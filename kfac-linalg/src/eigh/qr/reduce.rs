@@ -18,7 +18,9 @@
 //! its result `y + z`: no triangles, no masks. In a diagonal block the update subtracts `v wᵀ` only, which is half of
 //! it. Dead rows and columns are still passed over, with zeros in `v` and `w`.
 //!
-//! Reflectors take the place of dead columns, zeros below.
+//! Four columns, which one pass takes together, lie in one piece: 16 rows of each, then the next 16 rows.
+//!
+//! Reflectors take the place of dead columns.
 //!
 //! Source: Golub and Van Loan, Matrix Computations, 4th edition, section 8.3.1.
 
@@ -32,19 +34,80 @@ pub(super) const BLOCK: usize = 32;
 /// Columns in one pass: their accumulators and the operands of a row of registers fit the register file.
 const COLUMNS: usize = 4;
 
-/// Numbers from one column of the halves to the next: whole partial sums, and never a large power of two, which would
-/// put neighbouring columns into the same lines of the cache.
-pub(super) const fn stride(n: usize) -> usize {
-    (n.div_ceil(FROZEN_SUMS) | 1) * FROZEN_SUMS
+/// The most registers that partial sums take.
+const MOST_REGISTERS: usize = FROZEN_SUMS / 2;
+
+/// Rows that lie together.
+const ROWS: usize = FROZEN_SUMS;
+
+/// Numbers that lie together.
+const PIECE: usize = COLUMNS * ROWS;
+
+/// Numbers in the columns of an `n x n` matrix, and in the vectors that the reduction works with.
+pub(super) const fn column_len(n: usize) -> usize {
+    n.next_multiple_of(ROWS)
 }
 
 /// Numbers in the halves of an `n x n` matrix.
 pub(super) const fn halves_len(n: usize) -> usize {
-    stride(n) * n.next_multiple_of(COLUMNS)
+    column_len(n) * n.next_multiple_of(COLUMNS)
 }
 
-/// Vectors of [`stride`] numbers that the reduction works with.
+/// Vectors of [`column_len`] numbers that the reduction works with.
 pub(super) const VECTORS: usize = 5;
+
+/// A symmetric matrix in halves.
+pub(super) struct Halves<'a, T> {
+    data: &'a mut [T],
+    column_len: usize,
+}
+
+impl<'a, T: Scalar> Halves<'a, T> {
+    /// Takes [`halves_len`] numbers.
+    pub(super) fn new(data: &'a mut [T], n: usize) -> Self {
+        Self { data, column_len: column_len(n) }
+    }
+
+    /// All pieces, `column_len / 16` of them for each group of columns.
+    #[inline(always)]
+    fn pieces(&self) -> &[[T; PIECE]] {
+        self.data.as_chunks().0
+    }
+
+    /// Rows `16 i` to `16 i + 15` of a column, for all `i`.
+    #[inline(always)]
+    fn column(&self, k: usize) -> impl Iterator<Item = &[T]> {
+        let pieces = self.column_len / ROWS;
+        let at = k % COLUMNS * ROWS;
+        self.pieces()[k / COLUMNS * pieces..][..pieces].iter().map(move |piece| &piece[at..at + ROWS])
+    }
+
+    /// As [`column`](Self::column), to write.
+    #[inline(always)]
+    fn column_mut(&mut self, k: usize) -> impl Iterator<Item = &mut [T]> {
+        let pieces = self.column_len / ROWS;
+        let at = k % COLUMNS * ROWS;
+        let (all, _) = self.data.as_chunks_mut::<PIECE>();
+        all[k / COLUMNS * pieces..][..pieces].iter_mut().map(move |piece| &mut piece[at..at + ROWS])
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize, k: usize) -> T {
+        let pieces = self.column_len / ROWS;
+        self.pieces()[k / COLUMNS * pieces + row / ROWS][k % COLUMNS * ROWS + row % ROWS]
+    }
+
+    /// Copies `v` of reflector `k` into the first rows of a column of its own, whose other rows become zero. The first
+    /// two columns have no reflector.
+    pub(super) fn write_reflector(&self, k: usize, to: &mut [T]) {
+        to.fill(T::ZERO);
+        if k >= 2 {
+            for (to, from) in to[..k].chunks_mut(ROWS).zip(self.column(k)) {
+                to.copy_from_slice(&from[..to.len()]);
+            }
+        }
+    }
+}
 
 /// The smallest sum of squares with all its digits: what is smaller is zero beside a matrix with an element in `[1, 4)`.
 pub(super) fn smallest_square<T: Scalar>() -> T {
@@ -52,21 +115,21 @@ pub(super) fn smallest_square<T: Scalar>() -> T {
 }
 
 /// The reduction of `scale a`; `T`'s diagonal and off-diagonal come out scaled.
-pub(super) struct Reduce<'a, T> {
+pub(super) struct Reduce<'r, 'a, T> {
     pub(super) a: MatRef<'a, T>,
     pub(super) scale: T,
-    /// [`halves_len`] numbers. Column `k` becomes the `v` of reflector `k`, from 2 on; the first two become zero.
-    pub(super) halves: &'a mut [T],
-    /// [`VECTORS`] times [`stride`] numbers.
+    /// Becomes the reflectors.
+    pub(super) halves: &'r mut Halves<'a, T>,
+    /// [`VECTORS`] times [`column_len`] numbers.
     pub(super) vectors: &'a mut [T],
     /// `τ` of each reflector, zero for the first two.
-    pub(super) tau: &'a mut [T],
+    pub(super) tau: &'r mut [T],
     pub(super) diagonal: &'a mut [T],
     /// At least `n - 1` numbers; element `k` lies between rows `k` and `k + 1`.
     pub(super) off_diagonal: &'a mut [T],
 }
 
-impl<T: Scalar> Task<T> for Reduce<'_, T> {
+impl<T: Scalar> Task<T> for Reduce<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -76,17 +139,16 @@ impl<T: Scalar> Task<T> for Reduce<'_, T> {
             return;
         }
         self.copy(simd);
-        let (m, stride) = (self.halves, stride(n));
+        let (m, len) = (self.halves, column_len(n));
         self.vectors.fill(T::ZERO);
-        let (v, rest) = self.vectors.split_at_mut(stride);
-        let (w, rest) = rest.split_at_mut(stride);
-        let (x, rest) = rest.split_at_mut(stride);
-        let (y, z) = rest.split_at_mut(stride);
+        let (v, rest) = self.vectors.split_at_mut(len);
+        let (w, rest) = rest.split_at_mut(len);
+        let (x, rest) = rest.split_at_mut(len);
+        let (y, z) = rest.split_at_mut(len);
         let (mut v, mut x) = (v, x);
         for k in (1..n).rev() {
-            let corner = m[k * stride + k] + m[k * stride + k];
-            self.diagonal[k] = corner - (v[k] * w[k] + v[k] * w[k]);
-            column(m, stride, k, [v, w], x);
+            self.diagonal[k] = diagonal(m, k, [v, w]);
+            column(m, k, [v, w], x);
             if k == 1 {
                 self.off_diagonal[0] = x[0];
                 break;
@@ -96,10 +158,11 @@ impl<T: Scalar> Task<T> for Reduce<'_, T> {
             let (beta, tau) = reflector(simd, &mut x[..k]);
             self.off_diagonal[k - 1] = beta;
             self.tau[k] = tau;
-            let rows = k.next_multiple_of(S::PARTIAL_SUMS);
-            product(simd, m, stride, k, Pass { v: &v[..rows], w: &w[..rows], x: &x[..rows], y, z });
-            let block_end = (k / BLOCK * BLOCK + BLOCK).min(stride);
-            m[k * stride..][..block_end].copy_from_slice(&x[..block_end]);
+            let rows = k.next_multiple_of(ROWS);
+            product(simd, m, k, Pass { v: &v[..rows], w: &w[..rows], x: &x[..rows], y, z });
+            for (to, from) in m.column_mut(k).zip(x[..rows].chunks_exact(ROWS)) {
+                to.copy_from_slice(from);
+            }
             let p = add(simd, &mut y[..rows], &z[..rows]);
             let half = dot(simd, p, &x[..rows]) * tau * (tau / (T::ONE + T::ONE));
             let (half, tau) = (simd.splat(half), simd.splat(tau));
@@ -112,59 +175,64 @@ impl<T: Scalar> Task<T> for Reduce<'_, T> {
             (v, x) = (x, v);
             x[k - 1..rows].fill(T::ZERO);
         }
-        let corner = m[0] + m[0];
-        self.diagonal[0] = corner - (v[0] * w[0] + v[0] * w[0]);
-        for dead in m.chunks_exact_mut(stride).take(2) {
-            dead[..BLOCK.min(stride)].fill(T::ZERO);
-        }
+        self.diagonal[0] = diagonal(m, 0, [v, w]);
         self.tau[..n.min(2)].fill(T::ZERO);
     }
 }
 
-impl<T: Scalar> Reduce<'_, T> {
+impl<T: Scalar> Reduce<'_, '_, T> {
     /// Writes the halves of the scaled matrix from the lower triangle of `a`: row `k` of one is column `k` of the
     /// other.
     #[inline(always)]
     fn copy<S: Simd<Element = T>>(&mut self, simd: S) {
         let (n, half) = (self.a.rows(), self.scale / (T::ONE + T::ONE));
-        let stride = stride(n);
         let scale = simd.splat(self.scale);
-        for (k, column) in self.halves.chunks_exact_mut(stride).enumerate() {
-            let block_end = (k / BLOCK * BLOCK + BLOCK).min(stride);
-            if k >= n {
-                column.fill(T::ZERO);
-                continue;
-            }
-            match self.a.row(k) {
-                Some(row) => {
-                    let (to, from) = (column[..k].chunks_mut(S::LANES), row[..k].chunks(S::LANES));
-                    for (to, from) in to.zip(from) {
-                        if from.len() == S::LANES {
-                            simd.store(to, simd.mul(scale, simd.load(from)));
-                        } else {
-                            simd.store_some(to, simd.mul(scale, simd.load_some(from)));
+        for k in 0..n.next_multiple_of(COLUMNS) {
+            let block_end = (k / BLOCK * BLOCK + BLOCK).min(column_len(n));
+            let pieces = self.halves.column_mut(k).take(block_end / ROWS);
+            for (first, piece) in (0..).step_by(ROWS).zip(pieces) {
+                let above = if k < n { first.max(k.min(first + ROWS)) - first } else { 0 };
+                match self.a.row(k) {
+                    Some(row) if above > 0 => {
+                        let from = row[first..first + above].chunks(S::LANES);
+                        for (to, from) in piece.chunks_mut(S::LANES).zip(from) {
+                            if from.len() == S::LANES {
+                                simd.store(to, simd.mul(scale, simd.load(from)));
+                            } else {
+                                simd.store_some(&mut to[..from.len()], simd.mul(scale, simd.load_some(from)));
+                            }
+                        }
+                    }
+                    _ => {
+                        for (j, x) in piece[..above].iter_mut().enumerate() {
+                            *x = self.scale * self.a.at(k, first + j);
                         }
                     }
                 }
-                None => {
-                    for (j, x) in column[..k].iter_mut().enumerate() {
-                        *x = self.scale * self.a.at(k, j);
-                    }
+                piece[above..].fill(T::ZERO);
+                if k < n && k / ROWS == first / ROWS {
+                    piece[k - first] = half * self.a.at(k, k);
                 }
             }
-            column[k] = half * self.a.at(k, k);
-            column[k + 1..block_end].fill(T::ZERO);
         }
     }
 }
 
+/// Element `k` of the diagonal, with the waiting update.
+#[inline(always)]
+fn diagonal<T: Scalar>(m: &Halves<'_, T>, k: usize, [v, w]: [&[T]; 2]) -> T {
+    let half = m.at(k, k) - v[k] * w[k];
+    half + half
+}
+
 /// Column `k` of the matrix above its diagonal, with the waiting update.
 #[inline(always)]
-fn column<T: Scalar>(m: &[T], stride: usize, k: usize, [v, w]: [&[T]; 2], x: &mut [T]) {
-    let block = k / BLOCK * BLOCK;
-    x[..k].copy_from_slice(&m[k * stride..][..k]);
-    for (r, x) in x[..k].iter_mut().enumerate().skip(block) {
-        *x += m[r * stride + k];
+fn column<T: Scalar>(m: &Halves<'_, T>, k: usize, [v, w]: [&[T]; 2], x: &mut [T]) {
+    for (to, from) in x[..k].chunks_mut(ROWS).zip(m.column(k)) {
+        to.copy_from_slice(&from[..to.len()]);
+    }
+    for (r, x) in x[..k].iter_mut().enumerate().skip(k / BLOCK * BLOCK) {
+        *x += m.at(k, r);
     }
     let (vk, wk) = (v[k], w[k]);
     for (x, (&v, &w)) in x[..k].iter_mut().zip(v.iter().zip(w)) {
@@ -209,104 +277,133 @@ struct Pass<'a, T> {
 #[inline(always)]
 fn product<S: Simd<Element: Scalar>>(
     simd: S,
-    m: &mut [S::Element],
-    stride: usize,
+    m: &mut Halves<'_, S::Element>,
     k: usize,
     pass: Pass<'_, S::Element>,
 ) {
     let Pass { v, w, x, y, z } = pass;
-    let rows = x.len();
-    let y = &mut y[..rows];
-    y.fill(S::Element::ZERO);
-    for (group, columns) in m.chunks_exact_mut(COLUMNS * stride).enumerate().take(k.div_ceil(COLUMNS)) {
+    y[..x.len()].fill(S::Element::ZERO);
+    let (pieces, _) = m.data.as_chunks_mut::<PIECE>();
+    let groups = pieces.chunks_exact_mut(m.column_len / ROWS).zip(z.as_chunks_mut::<COLUMNS>().0);
+    for (group, (pieces, z)) in groups.enumerate().take(k.div_ceil(COLUMNS)) {
         let first = group * COLUMNS;
         let block = first / BLOCK * BLOCK;
-        let end = rows.min(block + BLOCK);
-        let (c0, columns) = columns.split_at_mut(stride);
-        let (c1, columns) = columns.split_at_mut(stride);
-        let (c2, c3) = columns.split_at_mut(stride);
+        let end = x.len().min(block + BLOCK);
         let mut operands = [[simd.zero(); COLUMNS]; 3];
         for (lanes, from) in operands.iter_mut().zip([v, w, x]) {
-            for (lanes, &from) in lanes.iter_mut().zip(&from[first..]) {
-                *lanes = simd.splat(from);
+            let from = from.as_chunks::<COLUMNS>().0[group];
+            for c in 0..COLUMNS {
+                lanes[c] = simd.splat(from[c]);
             }
         }
-        let [vs, ws, xs] = operands;
-        let mut all = [[simd.zero(); FROZEN_SUMS / 2]; COLUMNS];
-        let passes = S::PARTIAL_SUMS / S::LANES;
-        for pass in 0..passes {
+        let (above, inside) = pieces[..end / ROWS].split_at_mut(block / ROWS);
+        let mut sums = |pass| {
             let mut sums = [simd.zero(); COLUMNS];
-            for whole in [true, false] {
-                let range = if whole { 0..block } else { block..end };
-                let lanes = if passes == 1 { 0 } else { pass * S::LANES };
-                let few = S::PARTIAL_SUMS;
-                let columns =
-                    c0[range.clone()].chunks_exact_mut(few).zip(c1[range.clone()].chunks_exact_mut(few)).zip(
-                        c2[range.clone()].chunks_exact_mut(few).zip(c3[range.clone()].chunks_exact_mut(few)),
-                    );
-                let operands = v[range.clone()]
-                    .chunks_exact(few)
-                    .zip(w[range.clone()].chunks_exact(few))
-                    .zip(x[range.clone()].chunks_exact(few).zip(y[range.clone()].chunks_exact_mut(few)));
-                for (((c0, c1), (c2, c3)), ((v, w), (x, y))) in columns.zip(operands) {
-                    let (v, w) = (simd.load(&v[lanes..]), simd.load(&w[lanes..]));
-                    let (x, mut sum) = (simd.load(&x[lanes..]), simd.load(&y[lanes..]));
-                    for (c, column) in [c0, c1, c2, c3].into_iter().enumerate() {
-                        let column = &mut column[lanes..];
-                        let mut m = simd.neg_mul_add(v, ws[c], simd.load(column));
-                        if whole {
-                            m = simd.neg_mul_add(w, vs[c], m);
-                        }
-                        simd.store(column, m);
-                        sum = simd.mul_add(m, xs[c], sum);
-                        sums[c] = simd.mul_add(m, x, sums[c]);
-                    }
-                    simd.store(&mut y[lanes..], sum);
-                }
+            let rows = Rows { v: &v[..block], w: &w[..block], x: &x[..block], y: &mut y[..block] };
+            columns::<S, true>(simd, above, rows, &operands, pass, &mut sums);
+            let here = block..end;
+            let (v, w, x) = (&v[here.clone()], &w[here.clone()], &x[here.clone()]);
+            let rows = Rows { v, w, x, y: &mut y[here] };
+            columns::<S, false>(simd, inside, rows, &operands, pass, &mut sums);
+            sums
+        };
+        let passes = S::PARTIAL_SUMS / S::LANES;
+        let sums = if passes == 1 {
+            sums(0)
+        } else {
+            let mut all = [[simd.zero(); COLUMNS]; MOST_REGISTERS];
+            for (pass, all) in all.iter_mut().enumerate().take(passes) {
+                *all = sums(pass);
             }
-            for (all, sum) in all.iter_mut().zip(sums) {
-                all[pass] = sum;
-            }
-        }
-        for (z, all) in z[first..].iter_mut().zip(all) {
-            *z = join(simd, all);
+            join(simd, all)
+        };
+        for (z, sum) in z.iter_mut().zip(sums) {
+            *z = simd.sum(sum);
         }
     }
-    z[k.next_multiple_of(COLUMNS).min(rows)..rows].fill(S::Element::ZERO);
+    z[k.next_multiple_of(COLUMNS)..x.len()].fill(S::Element::ZERO);
 }
 
-/// The sum of `PARTIAL_SUMS` partial sums, joined in halves.
+/// Operands of some rows.
+struct Rows<'a, T> {
+    v: &'a [T],
+    w: &'a [T],
+    x: &'a [T],
+    y: &'a mut [T],
+}
+
+/// Some rows of four columns: subtracts both parts of the update, or within a diagonal block one of them, and
+/// multiplies. Partial sums of one pass.
 #[inline(always)]
-fn join<S: Simd>(simd: S, mut sums: [S::Vector; FROZEN_SUMS / 2]) -> S::Element {
+fn columns<S: Simd, const BOTH: bool>(
+    simd: S,
+    pieces: &mut [[S::Element; PIECE]],
+    rows: Rows<'_, S::Element>,
+    [vs, ws, xs]: &[[S::Vector; COLUMNS]; 3],
+    pass: usize,
+    sums: &mut [S::Vector; COLUMNS],
+) {
+    let len = pieces.len();
+    let (v, w) = (&rows.v.as_chunks::<ROWS>().0[..len], &rows.w.as_chunks::<ROWS>().0[..len]);
+    let (x, y) = (&rows.x.as_chunks::<ROWS>().0[..len], &mut rows.y.as_chunks_mut::<ROWS>().0[..len]);
+    let passes = S::PARTIAL_SUMS / S::LANES;
+    for i in 0..len {
+        let piece = &mut pieces[i];
+        for register in 0..ROWS / S::LANES / passes {
+            let at = if passes == 1 { register * S::LANES } else { (register * passes + pass) * S::LANES };
+            let (v, w) = (simd.load(&v[i][at..]), simd.load(&w[i][at..]));
+            let (x, mut sum) = (simd.load(&x[i][at..]), simd.load(&y[i][at..]));
+            for c in 0..COLUMNS {
+                let column = &mut piece[c * ROWS + at..][..S::LANES];
+                let mut m = simd.neg_mul_add(v, ws[c], simd.load(column));
+                if BOTH {
+                    m = simd.neg_mul_add(w, vs[c], m);
+                }
+                simd.store(column, m);
+                sum = simd.mul_add(m, xs[c], sum);
+                sums[c] = simd.mul_add(m, x, sums[c]);
+            }
+            simd.store(&mut y[i][at..], sum);
+        }
+    }
+}
+
+/// Partial sums, register by register, joined in halves down to one register. Several sums at a time.
+#[inline(always)]
+fn join<S: Simd, const N: usize>(simd: S, mut sums: [[S::Vector; N]; MOST_REGISTERS]) -> [S::Vector; N] {
     let mut registers = S::PARTIAL_SUMS / S::LANES;
     while registers > 1 {
         registers /= 2;
-        for i in 0..registers {
-            sums[i] = simd.add(sums[i], sums[i + registers]);
+        let (kept, others) = sums.split_at_mut(registers);
+        for (kept, others) in kept.iter_mut().zip(others) {
+            for (sum, &mut other) in kept.iter_mut().zip(others) {
+                *sum = simd.add(*sum, other);
+            }
         }
     }
-    simd.sum(sums[0])
+    sums[0]
 }
 
 /// `Σ x_i y_i` over partial sums.
 #[inline(always)]
 fn dot<S: Simd>(simd: S, x: &[S::Element], y: &[S::Element]) -> S::Element {
-    let mut sums = [simd.zero(); FROZEN_SUMS / 2];
+    let mut sums = [[simd.zero()]; MOST_REGISTERS];
     let registers = S::PARTIAL_SUMS / S::LANES;
     let few = S::PARTIAL_SUMS;
     let (x_blocks, y_blocks) = (x.chunks_exact(few), y.chunks_exact(few));
     let (x_rest, y_rest) = (x_blocks.remainder(), y_blocks.remainder());
     for (x, y) in x_blocks.zip(y_blocks) {
         let lanes = x.chunks_exact(S::LANES).zip(y.chunks_exact(S::LANES));
-        for (sum, (x, y)) in sums[..registers].iter_mut().zip(lanes) {
+        for ([sum], (x, y)) in sums[..registers].iter_mut().zip(lanes) {
             *sum = simd.mul_add(simd.load(x), simd.load(y), *sum);
         }
     }
     let lanes = x_rest.chunks(S::LANES).zip(y_rest.chunks(S::LANES));
-    for (sum, (x, y)) in sums[..registers].iter_mut().zip(lanes) {
+    for ([sum], (x, y)) in sums[..registers].iter_mut().zip(lanes) {
         *sum = simd.mul_add(simd.load_some(x), simd.load_some(y), *sum);
     }
-    join(simd, sums)
+    let [sum] = join(simd, sums);
+    simd.sum(sum)
 }
 
 /// `y += z`.

@@ -24,7 +24,7 @@ use core::ops::Range;
 const SWEEPS: usize = 4;
 
 /// Wavefronts that are applied in one pass over the strips.
-const WAVEFRONTS: usize = 8;
+const WAVEFRONTS: usize = 4;
 
 /// Columns of zeros on either side of a strip: a wavefront reaches so far beyond the outermost rotations.
 const MARGIN: usize = SWEEPS - 1;
@@ -39,56 +39,133 @@ const fn steps(n: usize) -> usize {
 
 /// Numbers in the strips of an `n x n` matrix, for registers of any width.
 pub(super) const fn strips_len(n: usize) -> usize {
-    n.next_multiple_of(16) * (n + 2 * MARGIN)
+    n.next_multiple_of(MOST_LANES) * (n + 2 * MARGIN)
+}
+
+/// Numbers in the rotations of one batch.
+const fn batch_len(n: usize) -> usize {
+    WAVEFRONTS * SWEEPS * 2 * steps(n)
 }
 
 /// Numbers in the rotations of [`Waves`].
 pub(super) const fn waves_len(n: usize) -> usize {
-    WAVEFRONTS * SWEEPS * 2 * steps(n)
+    2 * batch_len(n)
 }
 
-/// Rotations of as many sweeps as one pass takes.
-pub(super) struct Waves<'a, T> {
+/// Work that can be cut into steps, to be done between those of a wavefront: a chain of operations that wait for each
+/// other leaves the processor idle, and a wavefront fills it.
+pub(super) trait Companion {
+    /// Goes on by one step, if one is left.
+    fn step(&mut self);
+}
+
+/// No work.
+impl Companion for () {
+    #[inline(always)]
+    fn step(&mut self) {}
+}
+
+/// As many sweeps as one pass over the strips takes.
+struct Batch<'a, T> {
     /// For each wavefront and sweep the numbers `a`, then the numbers `s`, by steps.
     data: &'a mut [T],
-    n: usize,
     sweeps: usize,
     /// Steps at which a wavefront does something.
     active: [Range<usize>; WAVEFRONTS],
 }
 
+impl<'a, T> Batch<'a, T> {
+    fn new(data: &'a mut [T]) -> Self {
+        Self { data, sweeps: 0, active: [const { 0..0 }; WAVEFRONTS] }
+    }
+}
+
+/// Rotations that are not yet applied: one batch that grows, and one on its way over the strips.
+pub(super) struct Waves<'a, T> {
+    n: usize,
+    growing: Batch<'a, T>,
+    passing: Batch<'a, T>,
+    /// The next wavefront of the passing batch, and the first row of the strip that it meets.
+    wave: usize,
+    row: usize,
+}
+
 impl<'a, T: Scalar> Waves<'a, T> {
     pub(super) fn new(data: &'a mut [T], n: usize) -> Self {
-        Self { data, n, sweeps: 0, active: [const { 0..0 }; WAVEFRONTS] }
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.sweeps == WAVEFRONTS * SWEEPS
+        let (growing, passing) = data.split_at_mut(batch_len(n));
+        Self { n, growing: Batch::new(growing), passing: Batch::new(passing), wave: 0, row: n }
     }
 
     /// Room for the numbers `[a, s]` of the next sweep, whose rotations start at the given columns.
     #[inline(always)]
-    pub(super) fn next_sweep(&mut self, columns: Range<usize>) -> [&mut [T]; 2] {
+    pub(super) fn next_sweep<S: Simd<Element = T>>(
+        &mut self,
+        simd: S,
+        strips: &mut [T],
+        columns: Range<usize>,
+    ) -> [&mut [T]; 2] {
+        if self.growing.sweeps == WAVEFRONTS * SWEEPS {
+            self.turn(simd, strips);
+        }
         let len = steps(self.n);
-        let (wave, sweep) = (self.sweeps / SWEEPS, self.sweeps % SWEEPS);
+        let batch = &mut self.growing;
+        let (wave, sweep) = (batch.sweeps / SWEEPS, batch.sweeps % SWEEPS);
         let range = columns.start + sweep..columns.end + sweep;
-        let data = &mut self.data[wave * SWEEPS * 2 * len..][..SWEEPS * 2 * len];
+        let data = &mut batch.data[wave * SWEEPS * 2 * len..][..SWEEPS * 2 * len];
+        let active = &mut batch.active[wave];
         if sweep == 0 {
             data.fill(T::ZERO);
-            self.active[wave] = range.clone();
+            *active = range.clone();
         }
-        let active = &mut self.active[wave];
         *active = active.start.min(range.start)..active.end.max(range.end);
-        self.sweeps += 1;
+        batch.sweeps += 1;
         let (a, s) = data[sweep * 2 * len..][..2 * len].split_at_mut(len);
         [&mut a[range.clone()], &mut s[range]]
     }
 
-    /// Applies all rotations to the strips and forgets them.
+    /// Sends the passing batch over the remaining strips, and the growing one after it.
     #[inline(always)]
-    pub(super) fn apply<S: Simd<Element = T>>(&mut self, simd: S, strips: &mut [T]) {
-        simd.vectorize(Apply { waves: self, strips });
-        self.sweeps = 0;
+    fn turn<S: Simd<Element = T>>(&mut self, simd: S, strips: &mut [T]) {
+        while self.row < self.n {
+            self.pass(simd, strips, ());
+        }
+        core::mem::swap(&mut self.growing, &mut self.passing);
+        self.growing.sweeps = 0;
+        (self.wave, self.row) = (0, 0);
+    }
+
+    /// Applies what is left.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd<Element = T>>(&mut self, simd: S, strips: &mut [T]) {
+        self.turn(simd, strips);
+        self.turn(simd, strips);
+    }
+
+    /// Applies the next wavefront to the next strip, if there is one, in the company of other work.
+    #[inline(always)]
+    pub(super) fn pass<S: Simd<Element = T>, C: Companion>(
+        &mut self,
+        simd: S,
+        strips: &mut [T],
+        companion: C,
+    ) -> C {
+        if self.row >= self.n {
+            return companion;
+        }
+        let rows = strip_rows::<S>(self.row, self.n);
+        let batch = &self.passing;
+        let mut companion = companion;
+        if self.wave * SWEEPS < batch.sweeps {
+            let (len, active) = (steps(self.n), batch.active[self.wave].clone());
+            let strip = &mut strips[self.row * (self.n + 2 * MARGIN)..][active.start * rows..];
+            let numbers = &batch.data[self.wave * SWEEPS * 2 * len..][..SWEEPS * 2 * len];
+            companion = simd.vectorize(Wavefront { columns: strip, numbers, active, rows, companion });
+            self.wave += 1;
+        }
+        if self.wave * SWEEPS >= batch.sweeps {
+            (self.wave, self.row) = (0, self.row + rows);
+        }
+        companion
     }
 }
 
@@ -115,82 +192,104 @@ fn for_each_strip<S: Simd>(
     }
 }
 
-struct Apply<'w, 'a, T> {
-    waves: &'w Waves<'a, T>,
-    strips: &'w mut [T],
+/// One wavefront over one strip.
+struct Wavefront<'w, T, C> {
+    /// From the first column of the first step on.
+    columns: &'w mut [T],
+    /// Of all steps.
+    numbers: &'w [T],
+    active: Range<usize>,
+    rows: usize,
+    companion: C,
 }
 
-impl<T: Scalar> Task<T> for Apply<'_, '_, T> {
-    type Output = ();
+impl<T: Scalar, C: Companion> Task<T> for Wavefront<'_, T, C> {
+    type Output = C;
 
     #[inline(always)]
-    fn run<S: Simd<Element = T>>(self, simd: S) {
-        let Self { waves, strips } = self;
-        let len = steps(waves.n);
-        for_each_strip::<S>(strips, waves.n, |_, rows, strip| {
-            for wave in 0..waves.sweeps.div_ceil(SWEEPS) {
-                let active = waves.active[wave].clone();
-                let numbers = &waves.data[wave * SWEEPS * 2 * len..][..SWEEPS * 2 * len];
-                let numbers: [&[T]; 2 * SWEEPS] =
-                    core::array::from_fn(|i| &numbers[i * len..][..len][active.clone()]);
-                let columns = &mut strip[active.start * rows..];
-                if rows == S::LANES {
-                    wavefront::<S, 1>(simd, columns, numbers);
-                } else {
-                    wavefront::<S, TALL>(simd, columns, numbers);
-                }
-            }
-        });
+    fn run<S: Simd<Element = T>>(self, simd: S) -> C {
+        let Self { columns, numbers, active, rows, companion } = self;
+        let len = numbers.len() / (2 * SWEEPS);
+        let mut slices: [&[T]; 2 * SWEEPS] = [&[]; 2 * SWEEPS];
+        for (i, slice) in slices.iter_mut().enumerate() {
+            *slice = &numbers[i * len..][active.clone()];
+        }
+        if rows == S::LANES {
+            wavefront::<S, C, 1>(simd, columns, slices, companion)
+        } else {
+            wavefront::<S, C, TALL>(simd, columns, slices, companion)
+        }
     }
 }
 
 /// One wavefront over one strip, from the first column of its first step on.
 #[inline(always)]
-fn wavefront<S: Simd, const V: usize>(
+fn wavefront<S: Simd, C: Companion, const V: usize>(
     simd: S,
     columns: &mut [S::Element],
-    numbers: [&[S::Element]; 2 * SWEEPS],
-) {
+    [a0, s0, a1, s1, a2, s2, a3, s3]: [&[S::Element]; 2 * SWEEPS],
+    mut companion: C,
+) -> C {
     let rows = V * S::LANES;
-    let steps = numbers[0].len();
-    let [a0, s0, a1, s1, a2, s2, a3, s3] = numbers.map(|numbers| &numbers[..steps]);
-    let load = |column: &[S::Element]| {
-        let mut x = [simd.zero(); V];
-        for (v, x) in x.iter_mut().enumerate() {
-            *x = simd.load(&column[v * S::LANES..]);
-        }
-        x
-    };
-    let store = |column: &mut [S::Element], x: [S::Vector; V]| {
-        for (v, x) in x.into_iter().enumerate() {
-            simd.store(&mut column[v * S::LANES..], x);
-        }
-    };
-    let shear = |x: [S::Vector; V], y: [S::Vector; V], a: S::Element, s: S::Element| {
-        let (mut x, mut y, a, s) = (x, y, simd.splat(a), simd.splat(s));
-        for v in 0..V {
-            x[v] = simd.mul_add(a, y[v], x[v]);
-            y[v] = simd.neg_mul_add(s, x[v], y[v]);
-            x[v] = simd.mul_add(a, y[v], x[v]);
-        }
-        (x, y)
-    };
-    let (mut x0, mut x1) = (load(columns), load(&columns[rows..]));
-    let (mut x2, mut x3) = (load(&columns[2 * rows..]), load(&columns[3 * rows..]));
+    let steps = a0.len();
+    let (s0, a1, s1) = (&s0[..steps], &a1[..steps], &s1[..steps]);
+    let (a2, s2, a3, s3) = (&a2[..steps], &s2[..steps], &a3[..steps], &s3[..steps]);
+    let mut x = [[simd.zero(); V]; SWEEPS];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = column::<S, V>(simd, &columns[i * rows..]);
+    }
+    let [mut x0, mut x1, mut x2, mut x3] = x;
     for t in 0..steps {
-        let entering = load(&columns[(t + SWEEPS) * rows..][..rows]);
-        let (y3, y4) = shear(x3, entering, a0[t], s0[t]);
-        let (y2, y3) = shear(x2, y3, a1[t], s1[t]);
-        let (y1, y2) = shear(x1, y2, a2[t], s2[t]);
-        let (leaving, y1) = shear(x0, y1, a3[t], s3[t]);
-        store(&mut columns[t * rows..][..rows], leaving);
+        companion.step();
+        let entering = column::<S, V>(simd, &columns[(t + SWEEPS) * rows..]);
+        let (y3, y4) = shears::<S, V>(simd, x3, entering, a0[t], s0[t]);
+        let (y2, y3) = shears::<S, V>(simd, x2, y3, a1[t], s1[t]);
+        let (y1, y2) = shears::<S, V>(simd, x1, y2, a2[t], s2[t]);
+        let (leaving, y1) = shears::<S, V>(simd, x0, y1, a3[t], s3[t]);
+        store_column::<S, V>(simd, &mut columns[t * rows..], leaving);
         (x0, x1, x2, x3) = (y1, y2, y3, y4);
     }
-    let columns = &mut columns[steps * rows..];
-    store(columns, x0);
-    store(&mut columns[rows..], x1);
-    store(&mut columns[2 * rows..], x2);
-    store(&mut columns[3 * rows..], x3);
+    for (i, x) in [x0, x1, x2, x3].into_iter().enumerate() {
+        store_column::<S, V>(simd, &mut columns[(steps + i) * rows..], x);
+    }
+    companion
+}
+
+/// One column of a strip.
+#[inline(always)]
+fn column<S: Simd, const V: usize>(simd: S, from: &[S::Element]) -> [S::Vector; V] {
+    let (from, mut x) = (&from[..V * S::LANES], [simd.zero(); V]);
+    for (v, x) in x.iter_mut().enumerate() {
+        *x = simd.load(&from[v * S::LANES..]);
+    }
+    x
+}
+
+/// As [`column`], to write.
+#[inline(always)]
+fn store_column<S: Simd, const V: usize>(simd: S, to: &mut [S::Element], x: [S::Vector; V]) {
+    let to = &mut to[..V * S::LANES];
+    for v in 0..V {
+        simd.store(&mut to[v * S::LANES..], x[v]);
+    }
+}
+
+/// One rotation of two columns.
+#[inline(always)]
+fn shears<S: Simd, const V: usize>(
+    simd: S,
+    mut x: [S::Vector; V],
+    mut y: [S::Vector; V],
+    a: S::Element,
+    s: S::Element,
+) -> ([S::Vector; V], [S::Vector; V]) {
+    let (a, s) = (simd.splat(a), simd.splat(s));
+    for v in 0..V {
+        x[v] = simd.mul_add(a, y[v], x[v]);
+        y[v] = simd.neg_mul_add(s, x[v], y[v]);
+        x[v] = simd.mul_add(a, y[v], x[v]);
+    }
+    (x, y)
 }
 
 /// Copies a matrix into strips, its columns in reverse order where the iteration runs that way.

@@ -22,7 +22,7 @@
 //! Sources: Parlett, The Symmetric Eigenvalue Problem (1998), section 8.15; LAPACK `ssterf`, `ssteqr`.
 
 use super::reduce::smallest_square;
-use super::rotate::Waves;
+use super::rotate::{Companion, Waves};
 use crate::arch::simd::{Simd, Task};
 use crate::eigh::Outcome;
 use crate::scalar::Scalar;
@@ -76,23 +76,21 @@ impl<T: Scalar> Task<T> for Diagonalise<'_, T> {
                 left += e[lo - 1].abs();
                 e[lo - 1] = T::ZERO;
             }
-            if waves.is_full() {
-                waves.apply(simd, strips);
-            }
             sweeps += 1;
-            let numbers = waves.next_sweep(lo..hi);
             if hi == lo + 1 {
-                pair(&mut d[lo..=hi], &mut e[lo], numbers);
+                pair(&mut d[lo..=hi], &mut e[lo], waves.next_sweep(simd, strips, lo..hi));
                 continue;
             }
             let shift = shift(d[hi - 1], d[hi], e[hi - 1].abs());
             let (d, e) = (&mut d[lo..=hi], &mut e[lo..hi]);
             let chain = [&mut p[lo..=hi], &mut rho[lo..=hi], &mut gamma[lo..=hi]];
-            let [p, rho, gamma] = chase(d, e, shift, chain);
+            let chase = waves.pass(simd, strips, Chase::new(d, e, shift, chain));
+            let [p, rho, gamma] = chase.finish();
+            let numbers = waves.next_sweep(simd, strips, lo..hi);
             rotations(simd, [p, rho, gamma], d, e, numbers);
             d[hi - lo] = shift + gamma[hi - lo];
         }
-        waves.apply(simd, strips);
+        waves.finish(simd, strips);
         left += e[..hi].iter().fold(T::ZERO, |sum, e| sum + e.abs());
         let off_diagonal = if left == T::ZERO { T::ZERO } else { ((left + left) / norm_squared).sqrt() };
         Outcome { sweeps: sweeps as u32, off_diagonal: off_diagonal.to_f64(), converged: hi == 0 }
@@ -114,30 +112,63 @@ fn shift<T: Scalar>(above: T, last: T, square: T) -> T {
     last - square / (if half < T::ZERO { half - root } else { half + root })
 }
 
-/// The chain down the rows: fills `P`, `ρ` and `γ`; the last `ρ` is `P`.
-#[inline(always)]
-fn chase<'c, T: Scalar>(d: &[T], e: &[T], shift: T, [p, rho, gamma]: [&'c mut [T]; 3]) -> [&'c [T]; 3] {
-    let len = e.len();
-    let smallest = smallest_square::<T>();
-    let (below, p, rho, gamma) = (&d[1..][..len], &mut p[..=len], &mut rho[..=len], &mut gamma[..=len]);
-    let mut g = d[0] - shift;
-    let mut square = g * g;
-    for i in 0..len {
-        if square < smallest {
-            // A diagonal element of (almost) zero is lifted to the smallest number with a square.
-            let cosine = if i == 0 { T::ONE } else { (p[i - 1] / rho[i - 1]).sqrt() };
-            let lifted = cosine * smallest.sqrt();
-            (square, g) = (smallest, if g < T::ZERO { -lifted } else { lifted });
-        }
-        let e = e[i].abs();
-        let r = square + e;
-        let nu = square * (below[i] - shift) - e * g;
-        (p[i], rho[i], gamma[i]) = (square, r, g);
-        g = nu / r;
-        square = g * (nu / square);
+/// The chain down the rows, step by step.
+struct Chase<'m, 'c, T> {
+    /// The diagonal from the second element on.
+    below: &'m [T],
+    e: &'m [T],
+    p: &'c mut [T],
+    rho: &'c mut [T],
+    gamma: &'c mut [T],
+    shift: T,
+    /// The next row, its `P` and `γ`.
+    i: usize,
+    square: T,
+    g: T,
+}
+
+impl<'m, 'c, T: Scalar> Chase<'m, 'c, T> {
+    #[inline(always)]
+    fn new(d: &'m [T], e: &'m [T], shift: T, [p, rho, gamma]: [&'c mut [T]; 3]) -> Self {
+        let (len, g) = (e.len(), d[0] - shift);
+        let (p, rho, gamma) = (&mut p[..=len], &mut rho[..=len], &mut gamma[..=len]);
+        Self { below: &d[1..=len], e, p, rho, gamma, shift, i: 0, square: g * g, g }
     }
-    (rho[len], gamma[len]) = (square, g);
-    [p, rho, gamma]
+
+    /// The rest of the way. `P`, `ρ` and `γ` of all rows; the last `ρ` is `P`.
+    #[inline(always)]
+    fn finish(mut self) -> [&'c [T]; 3] {
+        while self.i < self.e.len() {
+            self.step();
+        }
+        let len = self.e.len();
+        (self.rho[len], self.gamma[len]) = (self.square, self.g);
+        [self.p, self.rho, self.gamma]
+    }
+}
+
+impl<T: Scalar> Companion for Chase<'_, '_, T> {
+    #[inline(always)]
+    fn step(&mut self) {
+        let i = self.i;
+        if i == self.e.len() {
+            return;
+        }
+        if self.square < smallest_square() {
+            // A diagonal element of (almost) zero is lifted to the smallest number with a square.
+            let cosine = if i == 0 { T::ONE } else { (self.p[i - 1] / self.rho[i - 1]).sqrt() };
+            self.square = smallest_square();
+            let lifted = cosine * self.square.sqrt();
+            self.g = if self.g < T::ZERO { -lifted } else { lifted };
+        }
+        let e = self.e[i].abs();
+        let rho = self.square + e;
+        let nu = self.square * (self.below[i] - self.shift) - e * self.g;
+        (self.p[i], self.rho[i], self.gamma[i]) = (self.square, rho, self.g);
+        self.g = nu / rho;
+        self.square = self.g * (nu / self.square);
+        self.i += 1;
+    }
 }
 
 /// What follows from the chain, element by element: shears, the new diagonal but for its last element, the new squares.
