@@ -8,7 +8,7 @@ mod common;
 use common::{With, hash, positive_definite, random, relu_factor, rounded};
 use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::product::{
-    Accumulate, dot, syrk, syrk_scratch_len, trsm_lower, trsm_scratch_len, trsm_upper,
+    Accumulate, dot, gemv, gemv_dots, syrk, syrk_scratch_len, trsm_lower, trsm_scratch_len, trsm_upper,
 };
 use kfac_linalg::{
     InstructionSet, MatMut, MatRef, PackedMut, Reproducible, ReproducibleOn, Scalar, packed_len,
@@ -69,6 +69,21 @@ fn dot_result<T: Scalar>() -> [T; 1] {
 fn bits_of_dot() {
     assert_bits(&dot_result::<f32>(), 0x819f_809c_aab8_cf04);
     assert_bits(&dot_result::<f64>(), 0x8ae5_11c9_c557_9310);
+}
+
+fn gemv_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
+    let (a, x) = (random::<T>(70 * TERMS, 12), random::<T>(TERMS, 13));
+    let (a, mut y) = (MatRef::row_major(&a, 70, TERMS).unwrap(), random::<T>(140, 14));
+    let (chains, dots) = y.split_at_mut(70);
+    gemv(kernel, chains, Accumulate::Add(T::from_f64(0.3)), a, &x).unwrap();
+    gemv_dots(kernel, dots, Accumulate::Add(T::from_f64(0.3)), a, &x).unwrap();
+    y
+}
+
+#[test]
+fn bits_of_gemv() {
+    assert_bits_everywhere(gemv_result::<f32>, 0x29ab_31bf_aa77_d43d);
+    assert_bits_everywhere(gemv_result::<f64>, 0xeef8_6e3d_fa28_f4ea);
 }
 
 fn trsm_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {

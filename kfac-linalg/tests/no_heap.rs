@@ -74,8 +74,10 @@ fn no_routine_allocates<T: Scalar>() {
         c.unpack(MatMut::row_major(&mut a, n, n).unwrap()).unwrap();
         c.pack(MatRef::row_major(&a, n, n).unwrap()).unwrap();
     });
-    assert_no_allocation("dot", || {
+    assert_no_allocation("dot and gemv", || {
         product::dot(&a, &a).unwrap();
+        product::gemv(Reproducible, &mut d, replace, x.transposed(), &a[..k]).unwrap();
+        product::gemv_dots(Reproducible, &mut d, replace, x.transposed(), &a[..k]).unwrap();
     });
     a.copy_from_slice(&definite);
     assert_no_allocation("factor, solve and trsm", || {
