@@ -71,6 +71,7 @@ mod packed;
 pub mod product;
 mod scalar;
 pub mod shifted;
+mod triangle;
 mod view;
 
 pub use arch::InstructionSet;

@@ -77,6 +77,19 @@ impl Layout {
         }
     }
 
+    /// The layout of some columns and the rows from `top` on, and where in the slice they begin and end.
+    #[inline]
+    fn part(self, top: usize, cols: Range<usize>) -> (Self, Range<usize>) {
+        assert!(top <= self.rows && cols.start <= cols.end && cols.end <= self.cols, "a part of the view");
+        let part = Self { rows: self.rows - top, cols: cols.end - cols.start, ..self };
+        if part.rows == 0 || part.cols == 0 {
+            return (part, 0..0);
+        }
+        let start = top * self.row_stride + cols.start * self.col_stride;
+        let span = (part.rows - 1) * self.row_stride + (part.cols - 1) * self.col_stride + 1;
+        (part, start..start + span)
+    }
+
     /// Where row `i` lies, when its elements are neighbours.
     #[inline]
     fn row(&self, i: usize) -> Option<Range<usize>> {
@@ -165,6 +178,13 @@ impl<'a, T: Copy> MatRef<'a, T> {
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &self.data[range], layout })
+    }
+
+    /// Some columns, which exist.
+    #[inline]
+    pub(crate) fn columns(self, cols: Range<usize>) -> Self {
+        let (layout, range) = self.layout.part(0, cols);
+        Self { data: &self.data[range], layout }
     }
 
     /// Row `i` as a slice, when it exists and its elements are neighbours.
@@ -262,6 +282,11 @@ impl<'a, T: Copy> MatMut<'a, T> {
         MatRef { data: self.data, layout: self.layout }
     }
 
+    /// The same view, to read from now on.
+    pub(crate) fn into_ref(self) -> MatRef<'a, T> {
+        MatRef { data: self.data, layout: self.layout }
+    }
+
     /// The same view for a shorter time, so that this one can be used again.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
         MatMut { data: self.data, layout: self.layout }
@@ -279,6 +304,13 @@ impl<'a, T: Copy> MatMut<'a, T> {
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &mut self.data[range], layout })
+    }
+
+    /// Some columns of the rows from `top` on, which exist.
+    #[inline]
+    pub(crate) fn part(self, top: usize, cols: Range<usize>) -> Self {
+        let (layout, range) = self.layout.part(top, cols);
+        Self { data: &mut self.data[range], layout }
     }
 
     /// Row `i` as a slice, when it exists and its elements are neighbours.

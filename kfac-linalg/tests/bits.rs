@@ -10,9 +10,13 @@ use kfac_linalg::eigh::jacobi::{self, Budget};
 use kfac_linalg::eigh::qr;
 use kfac_linalg::eigh::refresh;
 use kfac_linalg::eigh::roots::{self, Below, Floor, Root};
-use kfac_linalg::product::{Accumulate, dot, syrk, syrk_scratch_len};
+use kfac_linalg::product::{
+    Accumulate, dot, gemv, gemv_dots, syrk, syrk_scratch_len, trsm_lower, trsm_scratch_len, trsm_upper,
+};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
-use kfac_linalg::{MatMut, MatRef, PackedMut, Reproducible, Scalar, packed_len};
+use kfac_linalg::{
+    InstructionSet, MatMut, MatRef, PackedMut, Reproducible, ReproducibleOn, Scalar, packed_len,
+};
 
 /// Long enough for two blocks of terms, and for blocks of 64 in Cholesky.
 const N: usize = 150;
@@ -22,6 +26,15 @@ const TERMS: usize = 600;
 fn assert_bits<T: Scalar>(numbers: &[T], want: u64) {
     let found = hash(numbers);
     assert!(found == want, "the bits have changed: {found:#018x} instead of {want:#018x}");
+}
+
+/// The same on every instruction set of this machine.
+#[track_caller]
+fn assert_bits_everywhere<T: Scalar>(result: impl Fn(ReproducibleOn) -> Vec<T>, want: u64) {
+    for set in InstructionSet::available() {
+        let found = hash(&result(ReproducibleOn(set)));
+        assert!(found == want, "{set}: the bits have changed: {found:#018x} instead of {want:#018x}");
+    }
 }
 
 fn gemm_result<T: Scalar>() -> Vec<T> {
@@ -62,44 +75,76 @@ fn bits_of_dot() {
     assert_bits(&dot_result::<f64>(), 0x8ae5_11c9_c557_9310);
 }
 
-fn factor_result<T: Scalar>() -> Vec<T> {
+fn gemv_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
+    let (a, x) = (random::<T>(70 * TERMS, 12), random::<T>(TERMS, 13));
+    let (a, mut y) = (MatRef::row_major(&a, 70, TERMS).unwrap(), random::<T>(140, 14));
+    let (chains, dots) = y.split_at_mut(70);
+    gemv(kernel, chains, Accumulate::Add(T::from_f64(0.3)), a, &x).unwrap();
+    gemv_dots(kernel, dots, Accumulate::Add(T::from_f64(0.3)), a, &x).unwrap();
+    y
+}
+
+#[test]
+fn bits_of_gemv() {
+    assert_bits_everywhere(gemv_result::<f32>, 0x29ab_31bf_aa77_d43d);
+    assert_bits_everywhere(gemv_result::<f64>, 0xeef8_6e3d_fa28_f4ea);
+}
+
+fn trsm_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
+    let (mut t, mut b) = (random::<T>(N * N, 15), random::<T>(N * 22, 16));
+    (0..N).for_each(|i| t[i * N + i] = T::from_usize(N));
+    let (t, scratch) =
+        (MatRef::row_major(&t, N, N).unwrap(), &mut vec![T::ZERO; trsm_scratch_len::<T>(N, 11)]);
+    let (lower, upper) = b.split_at_mut(N * 11);
+    trsm_lower(kernel, t, MatMut::row_major(lower, N, 11).unwrap(), scratch).unwrap();
+    trsm_upper(kernel, t, MatMut::row_major(upper, N, 11).unwrap(), scratch).unwrap();
+    b
+}
+
+#[test]
+fn bits_of_trsm() {
+    assert_bits_everywhere(trsm_result::<f32>, 0x9a25_44b6_03d2_83dc);
+    assert_bits_everywhere(trsm_result::<f64>, 0x05e6_140f_c627_20b6);
+}
+
+fn factor_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let mut a: Vec<T> = rounded(&positive_definite(N, 7));
-    With(Reproducible).factor(&mut a, N).unwrap();
+    With(kernel).factor(&mut a, N).unwrap();
     a
 }
 
 #[test]
 fn bits_of_the_cholesky_factor() {
-    assert_bits(&factor_result::<f32>(), 0x126d_c89e_2769_aab8);
-    assert_bits(&factor_result::<f64>(), 0x579b_e1fa_8b73_4b8d);
+    assert_bits_everywhere(factor_result::<f32>, 0x60ab_46a5_e9c5_7888);
+    assert_bits_everywhere(factor_result::<f64>, 0x0eb1_95bf_2c16_39eb);
 }
 
-fn solve_result<T: Scalar>() -> Vec<T> {
+fn solve_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let mut b: Vec<T> = random(N * 11, 8);
-    With(Reproducible).solve(&factor_result(), &mut b, [N, 11]);
+    With(kernel).solve(&factor_result(kernel), &mut b, [N, 11]);
     b
 }
 
 #[test]
 fn bits_of_solve() {
-    assert_bits(&solve_result::<f32>(), 0xf273_ed79_0907_66d0);
-    assert_bits(&solve_result::<f64>(), 0x74ce_82e9_39cc_993d);
+    assert_bits_everywhere(solve_result::<f32>, 0x1960_11f5_8048_2e51);
+    assert_bits_everywhere(solve_result::<f64>, 0x4406_2d41_4f36_a2d5);
 }
 
-fn inverse_result<T: Scalar>() -> Vec<T> {
+fn inverse_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let mut a: Vec<T> = rounded(&positive_definite(N, 9));
-    let outcome = With(Reproducible).inverse(&mut a, N).unwrap();
+    let outcome = With(kernel).inverse(&mut a, N).unwrap();
     a.push(T::from_f64(outcome.log_determinant));
     a
 }
 
 #[test]
 fn bits_of_the_inverse() {
-    assert_bits(&inverse_result::<f32>(), 0xef13_1f63_7e13_abbe);
-    assert_bits(&inverse_result::<f64>(), 0xdeb9_97fd_5180_60ef);
+    assert_bits_everywhere(inverse_result::<f32>, 0xacdd_5017_ab70_4d11);
+    assert_bits_everywhere(inverse_result::<f64>, 0x735f_1578_f5d7_956c);
 }
 
-fn shifted_result<T: Scalar>() -> Vec<T> {
+fn shifted_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let (n, columns) = (60, 21);
     let [q, diagonal, off_diagonal] = common::tridiagonal(&rounded::<T>(&positive_definite(n, 12)), n);
     let (mut b, d) =
@@ -108,15 +153,14 @@ fn shifted_result<T: Scalar>() -> Vec<T> {
     let q = MatRef::row_major(&q, n, n).unwrap();
     let reduced = Tridiagonal { q, diagonal: &diagonal, off_diagonal: &off_diagonal };
     let shifts = Shifts { d: &d, lambda: T::from_f64(0.01) };
-    shifted::solve(Reproducible, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch)
-        .unwrap();
+    shifted::solve(kernel, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch).unwrap();
     b
 }
 
 #[test]
 fn bits_of_shifted_solves() {
-    assert_bits(&shifted_result::<f32>(), 0xff94_4d83_00b8_f884);
-    assert_bits(&shifted_result::<f64>(), 0xf1fc_6122_2e2a_42e3);
+    assert_bits_everywhere(shifted_result::<f32>, 0xff94_4d83_00b8_f884);
+    assert_bits_everywhere(shifted_result::<f64>, 0xf1fc_6122_2e2a_42e3);
 }
 
 /// Cold on one matrix, then warm on another one nearby: eigenvectors and eigenvalues of the second.
@@ -163,14 +207,14 @@ fn bits_of_qr() {
     assert_bits(&qr_result::<f64>(), 0x14ca_f1bf_2f2d_06a3);
 }
 
-fn refresh_result<T: Scalar>() -> Vec<T> {
+fn refresh_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 45;
     let a: Vec<T> = rounded(&relu_factor(n, 15));
     let (mut q, mut d): (Vec<T>, _) = (common::identity(n), vec![T::ONE; n]);
     let scratch = &mut vec![T::ZERO; refresh::step_scratch_len::<T>(n)];
     for _ in 0..2 {
         let (a, q) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
-        refresh::step(Reproducible, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
+        refresh::step(kernel, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
     }
     q.extend(d);
     q
@@ -178,11 +222,11 @@ fn refresh_result<T: Scalar>() -> Vec<T> {
 
 #[test]
 fn bits_of_a_refresh_step() {
-    assert_bits(&refresh_result::<f32>(), 0x333f_4a6f_ac5d_c321);
-    assert_bits(&refresh_result::<f64>(), 0x956f_2e43_d2e8_b485);
+    assert_bits_everywhere(refresh_result::<f32>, 0x2317_f7de_8f5c_1bb2);
+    assert_bits_everywhere(refresh_result::<f64>, 0xeda3_8f8e_2b8a_bce2);
 }
 
-fn roots_result<T: Scalar>() -> Vec<T> {
+fn roots_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 40;
     let (q, mut all): (Vec<T>, _) = (random(n * n, 16), Vec::new());
     let d: Vec<T> = random::<T>(n, 17).iter().map(|x| x.abs()).collect();
@@ -191,7 +235,7 @@ fn roots_result<T: Scalar>() -> Vec<T> {
         let (q, mut to) = (MatRef::row_major(&q, n, n).unwrap(), vec![T::ZERO; n * n]);
         let (view, scratch) =
             (MatMut::row_major(&mut to, n, n).unwrap(), &mut vec![T::ZERO; roots::scratch_len::<T>(n)]);
-        roots::inverse_root(Reproducible, root, q, &d, view, scratch).unwrap();
+        roots::inverse_root(kernel, root, q, &d, view, scratch).unwrap();
         all.extend(to);
     }
     all
@@ -199,8 +243,8 @@ fn roots_result<T: Scalar>() -> Vec<T> {
 
 #[test]
 fn bits_of_inverse_roots() {
-    assert_bits(&roots_result::<f32>(), 0x3824_2db4_a6d5_be3d);
-    assert_bits(&roots_result::<f64>(), 0x1460_926f_5c11_bef6);
+    assert_bits_everywhere(roots_result::<f32>, 0x3824_2db4_a6d5_be3d);
+    assert_bits_everywhere(roots_result::<f64>, 0x1460_926f_5c11_bef6);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn no_routine_allocates<T: Scalar>() {
     let longest = [
         product::gemm_scratch_len::<T>(n, n, k),
         product::syrk_scratch_len::<T>(n, k),
+        product::trsm_scratch_len::<T>(n, columns),
         cholesky::factor_scratch_len::<T>(n),
         cholesky::solve_scratch_len::<T>(n, columns),
         cholesky::inverse_scratch_len::<T>(n),
@@ -81,14 +82,18 @@ fn no_routine_allocates<T: Scalar>() {
         c.unpack(MatMut::row_major(&mut a, n, n).unwrap()).unwrap();
         c.pack(MatRef::row_major(&a, n, n).unwrap()).unwrap();
     });
-    assert_no_allocation("dot", || {
+    assert_no_allocation("dot and gemv", || {
         product::dot(&a, &a).unwrap();
+        product::gemv(Reproducible, &mut d, replace, x.transposed(), &a[..k]).unwrap();
+        product::gemv_dots(Reproducible, &mut d, replace, x.transposed(), &a[..k]).unwrap();
     });
     a.copy_from_slice(&definite);
-    assert_no_allocation("factor and solve", || {
+    assert_no_allocation("factor, solve and trsm", || {
         cholesky::factor(Reproducible, MatMut::row_major(&mut a, n, n).unwrap(), scratch).unwrap();
-        let (l, b) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut b, n, columns).unwrap());
-        cholesky::solve(Reproducible, l, b, scratch).unwrap();
+        let l = MatRef::row_major(&a, n, n).unwrap();
+        cholesky::solve(Reproducible, l, MatMut::row_major(&mut b, n, columns).unwrap(), scratch).unwrap();
+        let b = MatMut::row_major(&mut b, n, columns).unwrap();
+        product::trsm_lower(Reproducible, l, b, scratch).unwrap();
     });
     a.copy_from_slice(&definite);
     assert_no_allocation("inverse, and its failure", || {

@@ -122,6 +122,17 @@ pub trait Simd: Copy + Send + Sync {
         unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(0..to.len())) }
     }
 
+    /// Writes some lanes to where they belong in a slice whose first number is lane 0.
+    ///
+    /// # Panics
+    /// If the slice ends before the lanes do, or a register.
+    #[inline(always)]
+    fn store_lanes(self, to: &mut [Self::Element], x: Self::Vector, lanes: Range<usize>) {
+        assert!(lanes.end <= to.len() && lanes.end <= Self::LANES);
+        // SAFETY: the mask ends with the lanes, the lanes within the slice.
+        unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(lanes)) }
+    }
+
     /// Zero in every lane.
     #[inline(always)]
     fn zero(self) -> Self::Vector {

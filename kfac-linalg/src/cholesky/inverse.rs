@@ -9,21 +9,29 @@
 //! ```
 //!
 //! and when every block has been swept, once and in any order, `A` has become `-A⁻¹`. With `A_kk = L Lᵀ` and
-//! `Y = A_:k L⁻ᵀ` the three lines are `A_ij -= Y_i Y_jᵀ`, `A_ik = Y_i L⁻¹` and `A_kk = -L⁻ᵀ L⁻¹`: two symmetric
-//! products and one general product as deep as the block. The block's own factor has the pivots that Cholesky's
-//! would have had, so failure and log-determinant come out as there.
+//! `L Y_k: = A_k:` the three lines are `A_ij -= Y_iᵀ Y_j`, `Lᵀ A_ki = Y_i` and `A_kk = -L⁻ᵀ L⁻¹`: a symmetric product as
+//! deep as the block, and solutions with its triangle. The block's own factor has the pivots that Cholesky's would have
+//! had, so failure and log-determinant come out as there.
+//!
+//! Here swept blocks are kept with the opposite sign among themselves, so that `A⁻¹` itself remains. The products then
+//! add there, and the solutions change their sign where swept rows meet unswept ones.
 //!
 //! Beside "factor, invert the factor, multiply" this is one loop over full-length products instead of three over
 //! shrinking ones, for the same `n³` flops and the same accuracy.
 //!
 //! Source: Goodnight 1979, A tutorial on the SWEEP operator, The American Statistician 33:149.
 
-use super::diagonal::{Block, padded_len};
-use super::{CholeskyError, block_len, largest_block};
+use super::log_determinant::LogDeterminant;
+use super::{CholeskyError, factor_block};
+use crate::arch::simd::{Simd, Task};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
+use crate::triangle::LARGEST;
+use crate::triangle::copy::mirror;
+use crate::triangle::panel::{Panel, block_len, panel_len};
+use crate::triangle::substitute::{Inverse, Substitute, Way};
 use crate::view::MatMut;
 
 /// What [`inverse`] learns about the matrix on its way.
@@ -35,8 +43,7 @@ pub struct Outcome {
 
 /// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
 pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
-    let block = largest_block(n);
-    2 * padded_len(block) + block * n + syrk_scratch_len::<T>(n, block)
+    panel_len(n, n) + syrk_scratch_len::<T>(n, block_len(n))
 }
 
 /// `A <- A⁻¹` in place: reads the lower triangle of `a`, leaves the full inverse, symmetric to the bit.
@@ -58,47 +65,46 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
     let n = a.rows();
     ShapeError::check([n, n], a.shape())?;
     ScratchError::check(inverse_scratch_len::<T>(n), scratch.len())?;
-    let (one, minus) = (Accumulate::Replace(T::ONE), Accumulate::Add(-T::ONE));
-    let mut log_determinant = 0.0;
-    for start in (0..n).step_by(block_len(n)) {
-        let end = n.min(start + block_len(n));
-        let block = end - start;
-        let (factor, rest) = scratch.split_at_mut(padded_len(block));
-        let (inverse, rest) = rest.split_at_mut(padded_len(block));
-        let (panel, rest) = rest.split_at_mut(block * n);
+    let (add, subtract) = (Accumulate::Add(T::ONE), Accumulate::Add(-T::ONE));
+    let (mut panel, scratch) = Panel::new(scratch, n, n);
+    let mut log_determinant = LogDeterminant::new();
+    for start in (0..n).step_by(LARGEST) {
+        let end = n.min(start + LARGEST);
+        let rows = start..end;
+        let diagonal = a.reborrow().block(rows.clone(), rows.clone())?;
+        let triangle = factor_block(kernel, diagonal.as_ref(), panel.triangle, start)?;
+        triangle.diagonal().for_each(|root| log_determinant.multiply_squared(root.to_f64()));
+        kernel.run(Inverse { triangle, to: diagonal, strip: &mut *panel.strip });
 
-        let factor = Block::factor(factor, a.as_ref().block(start..end, start..end)?, start)?;
-        log_determinant += (0..block).map(|i| 2.0 * libm::log(factor.diagonal(i).to_f64())).sum::<f64>();
-        let inverse = factor.invert_transposed(inverse);
-        let inverse = inverse.view()?;
-
-        // Yᵀ: the rows before the block are read from the block's row, those after it from its column.
-        let mut y = MatMut::row_major(panel, block, n)?;
-        let before = a.as_ref().block(start..end, 0..start)?;
-        gemm(kernel, y.reborrow().block(0..block, 0..start)?, one, inverse, before, rest)?;
-        let after = a.as_ref().block(end..n, start..end)?.transposed();
-        gemm(kernel, y.reborrow().block(0..block, end..n)?, one, inverse, after, rest)?;
-        let before = y.as_ref().block(0..block, 0..start)?;
-        let after = y.as_ref().block(0..block, end..n)?;
-
-        syrk_lower(kernel, a.reborrow().block(0..start, 0..start)?, minus, before, rest)?;
-        let corner = a.reborrow().block(end..n, 0..start)?;
-        gemm(kernel, corner, minus, after.transposed(), before, rest)?;
-        syrk_lower(kernel, a.reborrow().block(end..n, end..n)?, minus, after, rest)?;
-
-        let row = a.reborrow().block(start..end, 0..start)?;
-        gemm(kernel, row, one, inverse.transposed(), before, rest)?;
-        let column = a.reborrow().block(end..n, start..end)?;
-        gemm(kernel, column, one, after.transposed(), inverse, rest)?;
-        let diagonal = a.reborrow().block(start..end, start..end)?;
-        syrk_lower(kernel, diagonal, Accumulate::Replace(-T::ONE), inverse, rest)?;
-    }
-    for i in 0..n {
-        for j in 0..=i {
-            let x = -a.at(i, j);
-            a.set(i, j, x);
-            a.set(j, i, x);
+        let mut y = panel.solutions.rows(end - start)?;
+        if start > 0 {
+            let (b, way) = (a.reborrow().block(rows.clone(), 0..start)?, Way::Through { scale: T::ONE });
+            let first = Some(y.reborrow().part(0, 0..start));
+            kernel.run(Substitute { triangle, way, b, first, strip: &mut *panel.strip });
         }
+        if end < n {
+            let b = a.reborrow().block(end..n, rows)?.transposed();
+            let (way, first) = (Way::Through { scale: -T::ONE }, Some(y.reborrow().part(0, end..n)));
+            kernel.run(Substitute { triangle, way, b, first, strip: &mut *panel.strip });
+        }
+        let (swept, unswept) = (y.as_ref().columns(0..start), y.as_ref().columns(end..n));
+        syrk_lower(kernel, a.reborrow().block(0..start, 0..start)?, add, swept, scratch)?;
+        let corner = a.reborrow().block(end..n, 0..start)?;
+        gemm(kernel, corner, subtract, unswept.transposed(), swept, scratch)?;
+        syrk_lower(kernel, a.reborrow().block(end..n, end..n)?, subtract, unswept, scratch)?;
     }
-    Ok(Outcome { log_determinant })
+    kernel.run(Mirror(a));
+    Ok(Outcome { log_determinant: log_determinant.value() })
+}
+
+/// Copies the lower triangle into the upper one.
+struct Mirror<'a, T>(MatMut<'a, T>);
+
+impl<T: Scalar> Task<T> for Mirror<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<Element = T>>(self, simd: S) {
+        mirror(simd, self.0);
+    }
 }

@@ -1,11 +1,11 @@
 //! Symmetric positive definite matrices: factor, solve, inverse.
 //!
 //! All three work on the lower triangle, block column by block column, and leave nearly all arithmetic to long
-//! products; only the diagonal blocks are plain loops (`diagonal`).
+//! products; the diagonal blocks and the block column beside them are worked on in registers.
 
-mod diagonal;
 mod factor;
 mod inverse;
+mod log_determinant;
 mod solve;
 
 pub use factor::{factor, factor_scratch_len};
@@ -13,17 +13,27 @@ pub use inverse::{Outcome, inverse, inverse_scratch_len};
 pub use solve::{solve, solve_scratch_len};
 
 use crate::error::{ScratchError, ShapeError};
-use crate::product::ProductError;
+use crate::kernel::Kernel;
+use crate::product::{ProductError, TrsmError};
+use crate::scalar::Scalar;
+use crate::triangle::Triangle;
+use crate::triangle::factor::Factor;
+use crate::view::MatRef;
 use core::fmt;
 
-/// Columns of one diagonal block: frozen, since it decides the order of the sums.
-const fn block_len(n: usize) -> usize {
-    if n <= 128 { 32 } else { 64 }
-}
-
-/// Order of the largest diagonal block of an `n x n` matrix.
-const fn largest_block(n: usize) -> usize {
-    if n < block_len(n) { n } else { block_len(n) }
+/// Factors the lower triangle of a diagonal block, whose first row is row `first` of the matrix.
+fn factor_block<'a, T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    a: MatRef<'_, T>,
+    room: &'a mut [T],
+    first: usize,
+) -> Result<Triangle<'a, T>, CholeskyError> {
+    let n = a.rows();
+    kernel.run(Factor { a, room: &mut *room }).map_err(|bad| CholeskyError::NotPositiveDefinite {
+        pivot: first + bad.index,
+        value: bad.value.to_f64(),
+    })?;
+    Ok(Triangle::of(room, n))
 }
 
 /// Why a factorisation, a solution or an inverse could not be formed.
@@ -36,7 +46,7 @@ pub enum CholeskyError {
     Scratch(ScratchError),
     /// The matrix is not positive definite in working precision, or not finite. Its contents are lost.
     NotPositiveDefinite {
-        /// Index of the first pivot that is not a positive finite number.
+        /// Index of the first pivot that is not a positive finite number (with a finite reciprocal).
         pivot: usize,
         /// That pivot: the diagonal element left when all rows before it have been eliminated.
         value: f64,
@@ -74,6 +84,16 @@ impl From<ProductError> for CholeskyError {
         match error {
             ProductError::Shape(error) => Self::Shape(error),
             ProductError::Scratch(error) => Self::Scratch(error),
+        }
+    }
+}
+
+impl From<TrsmError> for CholeskyError {
+    fn from(error: TrsmError) -> Self {
+        match error {
+            TrsmError::Shape(error) => Self::Shape(error),
+            TrsmError::Scratch(error) => Self::Scratch(error),
+            TrsmError::Diagonal { index, value } => Self::NotPositiveDefinite { pivot: index, value },
         }
     }
 }

@@ -1,15 +1,19 @@
 //! Products of matrices and of vectors.
 //!
 //! [`gemm`] multiplies two matrices, [`syrk`] and [`syrk_lower`] form the lower triangle of `XᵀX` for half the
-//! flops, [`dot`] multiplies two vectors.
+//! flops, [`gemv`] and [`gemv_dots`] multiply a matrix and a vector, [`trsm_lower`] and [`trsm_upper`] divide by a triangle, [`dot`] multiplies two vectors.
 
 mod dot;
 mod gemm;
+mod gemv;
 mod syrk;
+mod trsm;
 
 pub use dot::{dot, sum_terms};
 pub use gemm::{gemm, gemm_scratch_len};
+pub use gemv::{gemv, gemv_dots};
 pub use syrk::{syrk, syrk_lower, syrk_scratch_len};
+pub use trsm::{TrsmError, trsm_lower, trsm_scratch_len, trsm_upper};
 
 use crate::error::{ScratchError, ShapeError};
 use crate::scalar::Scalar;

@@ -4,6 +4,8 @@
 pub mod spectra;
 
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, cholesky, product};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// All tolerances, in units of `n eps`.
 ///
@@ -28,6 +30,8 @@ pub mod tolerance {
     pub const SOLVE: f64 = 2.0;
     /// `||(d_j A + λ I) X - B||_F / ((d_j ||A||_F + λ) ||X||_F)` per column (0.9, at `n = 1`): a reduction and a solution.
     pub const SHIFTED: f64 = 2.0;
+    /// `|Σ t x - b| / (Σ |t x| + |b|)` (0.5, at `n = 1`), row by row.
+    pub const TRIANGLE: f64 = 1.0;
     /// `||A A⁻¹ - I||_F / (||A||_F ||A⁻¹||_F)` (1.17, at `n = 1`): as good as by factor and solve.
     pub const INVERSE: f64 = 2.0;
 }
@@ -167,10 +171,15 @@ pub fn tridiagonal<T: Scalar>(a: &[T], n: usize) -> [Vec<T>; 3] {
     [q, diagonal, off_diagonal]
 }
 
-/// Positive definite, with a condition number of about 100.
+/// Positive definite, with a condition number of about 100. Each is made once: that is longer than the tests.
 pub fn positive_definite(n: usize, seed: u64) -> Vec<f64> {
-    let d: Vec<f64> = (0..n).map(|i| 0.01 + (i as f64 + 0.5) / n as f64).collect();
-    with_spectrum(&d, seed)
+    static MADE: Mutex<BTreeMap<(usize, u64), Vec<f64>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = || {
+        let d: Vec<f64> = (0..n).map(|i| 0.01 + (i as f64 + 0.5) / n as f64).collect();
+        with_spectrum(&d, seed)
+    };
+    made.entry((n, seed)).or_insert_with(new).clone()
 }
 
 /// FNV-1a over the little-endian bytes.

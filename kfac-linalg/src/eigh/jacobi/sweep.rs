@@ -16,8 +16,8 @@
 
 use super::{Budget, Outcome};
 use crate::arch::simd::{Simd, Task};
+use crate::eigh::partial::PartialSums;
 use crate::error::ShapeError;
-use crate::product::dot;
 use crate::scalar::Scalar;
 use crate::view::MatMut;
 
@@ -28,7 +28,8 @@ const LANES: usize = if cfg!(target_arch = "x86_64") { 16 } else { 4 };
 pub(super) const fn tournament_len(n: usize) -> usize {
     let tables = n.div_ceil(2);
     let half = tables.next_multiple_of(LANES);
-    2 * tables * (2 * half + LANES) + n * n + 4 * half
+    // So much again at most until the first cache line.
+    LANES + 2 * tables * (2 * half + LANES) + n * n + 4 * half
 }
 
 /// The matrix, its eigenvectors so far, and the tables of one round.
@@ -40,7 +41,7 @@ pub(super) struct Tournament<'a, T> {
     pub(super) v: &'a mut [T],
     /// Per table: the diagonal elements of the two rows, before and after; the element where the two rows cross, then
     /// the sine of the angle; the tangent of half the angle. Four quarters, zero where there are no tables.
-    tables: &'a mut [T],
+    pub(super) tables: &'a mut [T],
 }
 
 /// Where the elements of the matrix lie: the seats of either half of a row are neighbours and begin a register of zeros
@@ -103,7 +104,8 @@ impl<'a, T: Scalar> Tournament<'a, T> {
     /// Divides `scratch`, which [`tournament_len`] measured.
     pub(super) fn new(scratch: &'a mut [T], n: usize) -> Self {
         let tables = 4 * n.div_ceil(2).next_multiple_of(LANES);
-        let (b, rest) = scratch.split_at_mut(tournament_len(n) - n * n - tables);
+        let skip = scratch.as_ptr().align_offset(64).min(LANES);
+        let (b, rest) = scratch[skip..].split_at_mut(tournament_len(n) - LANES - n * n - tables);
         let (v, rest) = rest.split_at_mut(n * n);
         Self { n, b, v, tables: &mut rest[..tables] }
     }
@@ -153,7 +155,7 @@ impl<T: Scalar> Task<T> for Sweeps<'_, '_, T> {
         let enough = budget.tolerance * n as f64 * T::EPSILON.to_f64();
         let mut moving = true;
         loop {
-            outcome.off_diagonal = game.off_diagonal();
+            outcome.off_diagonal = game.off_diagonal(simd);
             outcome.converged = outcome.off_diagonal <= enough;
             if outcome.converged || !moving || outcome.sweeps == u32::from(budget.sweeps) {
                 break;
@@ -201,16 +203,21 @@ impl<T: Scalar> Game<'_, T> {
     /// Off-diagonal squares are summed as such. As a difference (all squares minus those of the diagonal) they
     /// would drown in rounding long before the last sweep.
     #[inline(always)]
-    fn off_diagonal(&mut self) -> f64 {
-        let Seats { tables, right, stride, .. } = self.seats;
-        let (mut off, mut diagonal) = (T::ZERO, T::ZERO);
-        for (i, row) in self.b.chunks_exact(stride).take(self.n).enumerate() {
-            let (left, rest) = (&row[..i.min(tables)], &row[right..right + i.saturating_sub(tables)]);
-            off += dot(left, left).unwrap_or(T::ZERO) + dot(rest, rest).unwrap_or(T::ZERO);
-            let x = row[self.seats.at(i)];
+    fn off_diagonal<S: Simd<Element = T>>(&mut self, simd: S) -> f64 {
+        let Seats { half, right, stride, .. } = self.seats;
+        let (mut off, mut diagonal) = (PartialSums::new(simd), T::ZERO);
+        for (i, row) in self.b.chunks_exact_mut(stride).take(self.n).enumerate() {
+            // Away with it meanwhile.
+            let at = self.seats.at(i);
+            let x = core::mem::take(&mut row[at]);
             diagonal += x * x;
+            for (index, first) in (0..half).step_by(S::LANES).enumerate() {
+                off.add_squares(simd, index, simd.load(&row[first..]));
+                off.add_squares(simd, index, simd.load(&row[right + first..]));
+            }
+            row[at] = x;
         }
-        let off = off + off;
+        let off = off.total(simd);
         if self.norm == T::ZERO {
             self.norm = (off + diagonal).sqrt();
         }
