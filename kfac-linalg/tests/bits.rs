@@ -14,9 +14,7 @@ use kfac_linalg::product::{
     Accumulate, dot, gemv, gemv_dots, syrk, syrk_scratch_len, trsm_lower, trsm_scratch_len, trsm_upper,
 };
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
-use kfac_linalg::{
-    InstructionSet, MatMut, MatRef, PackedMut, Reproducible, ReproducibleOn, Scalar, packed_len,
-};
+use kfac_linalg::{InstructionSet, MatMut, MatRef, PackedMut, ReproducibleOn, Scalar, packed_len};
 
 /// Long enough for two blocks of terms, and for blocks of 64 in Cholesky.
 const N: usize = 150;
@@ -37,32 +35,32 @@ fn assert_bits_everywhere<T: Scalar>(result: impl Fn(ReproducibleOn) -> Vec<T>, 
     }
 }
 
-fn gemm_result<T: Scalar>() -> Vec<T> {
+fn gemm_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let (a, b, mut c) = (random::<T>(23 * TERMS, 1), random::<T>(TERMS * 37, 2), random::<T>(23 * 37, 3));
     let (a, b) = (MatRef::row_major(&a, 23, TERMS).unwrap(), MatRef::row_major(&b, TERMS, 37).unwrap());
     let view = MatMut::row_major(&mut c, 23, 37).unwrap();
-    With(Reproducible).gemm(view, Accumulate::Add(T::from_f64(0.3)), a, b);
+    With(kernel).gemm(view, Accumulate::Add(T::from_f64(0.3)), a, b);
     c
 }
 
 #[test]
 fn bits_of_gemm() {
-    assert_bits(&gemm_result::<f32>(), 0x8b36_7515_f494_2286);
-    assert_bits(&gemm_result::<f64>(), 0x2ea9_4ae4_746f_4eac);
+    assert_bits_everywhere(gemm_result::<f32>, 0x8b36_7515_f494_2286);
+    assert_bits_everywhere(gemm_result::<f64>, 0x2ea9_4ae4_746f_4eac);
 }
 
-fn syrk_result<T: Scalar>() -> Vec<T> {
+fn syrk_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let (x, mut c) = (random::<T>(TERMS * 45, 4), vec![T::ZERO; packed_len(45)]);
     let scratch = &mut vec![T::ZERO; syrk_scratch_len::<T>(45, TERMS)];
     let (x, view) = (MatRef::row_major(&x, TERMS, 45).unwrap(), PackedMut::new(&mut c, 45).unwrap());
-    syrk(Reproducible, view, Accumulate::Replace(T::from_f64(0.3)), x, scratch).unwrap();
+    syrk(kernel, view, Accumulate::Replace(T::from_f64(0.3)), x, scratch).unwrap();
     c
 }
 
 #[test]
 fn bits_of_syrk() {
-    assert_bits(&syrk_result::<f32>(), 0xb681_1580_fc31_6da6);
-    assert_bits(&syrk_result::<f64>(), 0x2a89_4b66_cd9d_37b4);
+    assert_bits_everywhere(syrk_result::<f32>, 0xb681_1580_fc31_6da6);
+    assert_bits_everywhere(syrk_result::<f64>, 0x2a89_4b66_cd9d_37b4);
 }
 
 fn dot_result<T: Scalar>() -> [T; 1] {
@@ -144,7 +142,7 @@ fn bits_of_the_inverse() {
     assert_bits_everywhere(inverse_result::<f64>, 0x735f_1578_f5d7_956c);
 }
 
-fn shifted_result<T: Scalar>() -> Vec<T> {
+fn shifted_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let (n, columns) = (60, 21);
     let [q, diagonal, off_diagonal] = common::tridiagonal(&rounded::<T>(&positive_definite(n, 12)), n);
     let (mut b, d) =
@@ -153,50 +151,49 @@ fn shifted_result<T: Scalar>() -> Vec<T> {
     let q = MatRef::row_major(&q, n, n).unwrap();
     let reduced = Tridiagonal { q, diagonal: &diagonal, off_diagonal: &off_diagonal };
     let shifts = Shifts { d: &d, lambda: T::from_f64(0.01) };
-    shifted::solve(Reproducible, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch)
-        .unwrap();
+    shifted::solve(kernel, reduced, shifts, MatMut::row_major(&mut b, n, columns).unwrap(), scratch).unwrap();
     b
 }
 
 #[test]
 fn bits_of_shifted_solves() {
-    assert_bits(&shifted_result::<f32>(), 0xff94_4d83_00b8_f884);
-    assert_bits(&shifted_result::<f64>(), 0xf1fc_6122_2e2a_42e3);
+    assert_bits_everywhere(shifted_result::<f32>, 0xff94_4d83_00b8_f884);
+    assert_bits_everywhere(shifted_result::<f64>, 0xf1fc_6122_2e2a_42e3);
 }
 
 /// Cold on one matrix, then warm on another one nearby: eigenvectors and eigenvalues of the second.
-fn jacobi_result<T: Scalar>() -> Vec<T> {
+fn jacobi_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 35;
     let first: Vec<T> = rounded(&relu_factor(n, 10));
     let second: Vec<T> = first.iter().map(|&x| x + x * x).collect();
     let (mut q, mut d) = (vec![T::ZERO; n * n], vec![T::ZERO; n]);
     let scratch = &mut vec![T::ZERO; jacobi::scratch_len::<T>(n)];
     let (a, view) = (MatRef::row_major(&first, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
-    jacobi::cold(Reproducible, a, view, &mut d, Budget::FULL, scratch).unwrap();
+    jacobi::cold(kernel, a, view, &mut d, Budget::FULL, scratch).unwrap();
     let (a, view) = (MatRef::row_major(&second, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
-    jacobi::warm(Reproducible, a, view, &mut d, Budget::FULL, scratch).unwrap();
+    jacobi::warm(kernel, a, view, &mut d, Budget::FULL, scratch).unwrap();
     q.extend(d);
     q
 }
 
 #[test]
 fn bits_of_jacobi() {
-    assert_bits(&jacobi_result::<f32>(), 0x0faf_b0ff_d847_8a7a);
-    assert_bits(&jacobi_result::<f64>(), 0xe81f_967b_1d74_96cb);
+    assert_bits_everywhere(jacobi_result::<f32>, 0xfe7f_b7ec_4711_e064);
+    assert_bits_everywhere(jacobi_result::<f64>, 0xb621_9936_dcc3_ccff);
 }
 
 /// Tridiagonal form, eigenvectors and eigenvalues.
-fn qr_result<T: Scalar>() -> Vec<T> {
+fn qr_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 75;
     let a: Vec<T> = rounded(&relu_factor(n, 12));
     let a = MatRef::row_major(&a, n, n).unwrap();
     let (mut q, mut d, mut e) = (vec![T::ZERO; n * n], vec![T::ZERO; n], vec![T::ZERO; n - 1]);
     let scratch = &mut vec![T::ZERO; qr::scratch_len::<T>(n)];
     let view = MatMut::row_major(&mut q, n, n).unwrap();
-    qr::tridiagonal(Reproducible, a, view, &mut d, &mut e, scratch).unwrap();
+    qr::tridiagonal(kernel, a, view, &mut d, &mut e, scratch).unwrap();
     let mut all = [d.clone(), e].concat();
     let view = MatMut::row_major(&mut q, n, n).unwrap();
-    qr::cold(Reproducible, a, view, &mut d, scratch).unwrap();
+    qr::cold(kernel, a, view, &mut d, scratch).unwrap();
     all.extend(q);
     all.extend(d);
     all
@@ -204,18 +201,18 @@ fn qr_result<T: Scalar>() -> Vec<T> {
 
 #[test]
 fn bits_of_qr() {
-    assert_bits(&qr_result::<f32>(), 0x121d_d2ef_b46a_c7f9);
-    assert_bits(&qr_result::<f64>(), 0x14ca_f1bf_2f2d_06a3);
+    assert_bits_everywhere(qr_result::<f32>, 0x121d_d2ef_b46a_c7f9);
+    assert_bits_everywhere(qr_result::<f64>, 0x14ca_f1bf_2f2d_06a3);
 }
 
-fn refresh_result<T: Scalar>() -> Vec<T> {
+fn refresh_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 45;
     let a: Vec<T> = rounded(&relu_factor(n, 15));
     let (mut q, mut d): (Vec<T>, _) = (common::identity(n), vec![T::ONE; n]);
     let scratch = &mut vec![T::ZERO; refresh::step_scratch_len::<T>(n)];
     for _ in 0..2 {
         let (a, q) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut q, n, n).unwrap());
-        refresh::step(Reproducible, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
+        refresh::step(kernel, a, q, &mut d, T::from_f64(0.01), scratch).unwrap();
     }
     q.extend(d);
     q
@@ -223,11 +220,11 @@ fn refresh_result<T: Scalar>() -> Vec<T> {
 
 #[test]
 fn bits_of_a_refresh_step() {
-    assert_bits(&refresh_result::<f32>(), 0x0403_236d_b334_c3fe);
-    assert_bits(&refresh_result::<f64>(), 0xee72_be5f_72aa_0c5c);
+    assert_bits_everywhere(refresh_result::<f32>, 0x2317_f7de_8f5c_1bb2);
+    assert_bits_everywhere(refresh_result::<f64>, 0xeda3_8f8e_2b8a_bce2);
 }
 
-fn roots_result<T: Scalar>() -> Vec<T> {
+fn roots_result<T: Scalar>(kernel: ReproducibleOn) -> Vec<T> {
     let n = 40;
     let (q, mut all): (Vec<T>, _) = (random(n * n, 16), Vec::new());
     let d: Vec<T> = random::<T>(n, 17).iter().map(|x| x.abs()).collect();
@@ -236,7 +233,7 @@ fn roots_result<T: Scalar>() -> Vec<T> {
         let (q, mut to) = (MatRef::row_major(&q, n, n).unwrap(), vec![T::ZERO; n * n]);
         let (view, scratch) =
             (MatMut::row_major(&mut to, n, n).unwrap(), &mut vec![T::ZERO; roots::scratch_len::<T>(n)]);
-        roots::inverse_root(Reproducible, root, q, &d, view, scratch).unwrap();
+        roots::inverse_root(kernel, root, q, &d, view, scratch).unwrap();
         all.extend(to);
     }
     all
@@ -244,8 +241,8 @@ fn roots_result<T: Scalar>() -> Vec<T> {
 
 #[test]
 fn bits_of_inverse_roots() {
-    assert_bits(&roots_result::<f32>(), 0x3824_2db4_a6d5_be3d);
-    assert_bits(&roots_result::<f64>(), 0x1460_926f_5c11_bef6);
+    assert_bits_everywhere(roots_result::<f32>, 0x3824_2db4_a6d5_be3d);
+    assert_bits_everywhere(roots_result::<f64>, 0x1460_926f_5c11_bef6);
 }
 
 #[test]

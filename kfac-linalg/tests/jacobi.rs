@@ -4,10 +4,13 @@ mod common;
 
 use common::spectra::{Found, Hard, assert_decomposes, hard_matrices};
 use common::{Numbers, identity, minus, minus_identity, norm, random, relu_factor, rounded, times};
-use common::{tolerance, transposed, widened};
+use common::{tolerance, transposed, widened, with_spectrum};
 use kfac_linalg::eigh::EighError;
 use kfac_linalg::eigh::jacobi::{self, Budget, Outcome};
-use kfac_linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar, ScratchError, ShapeError};
+use kfac_linalg::{
+    Fast, InstructionSet, Kernel, MatMut, MatRef, Reproducible, ReproducibleOn, Scalar, ScratchError,
+    ShapeError,
+};
 
 fn cold<T: Scalar, K: Kernel<T>>(
     kernel: K,
@@ -72,36 +75,37 @@ fn eigenvalues_of_the_inverse_root_matrix() {
     assert_decomposes(&a, &found, None, "from the basis of a matrix nearby");
 }
 
-/// Adds a little symmetric noise and shrinks the rest: one moving average of a factor.
+/// One step of a moving average of vectors whose sizes fall to a thousandth: a factor with a condition of a million.
 fn drift<T: Scalar>(a: &mut [T], n: usize, numbers: &mut Numbers) {
-    let x: Vec<f64> = (0..n).map(|i| numbers.next().max(0.0) / (1 + i) as f64).collect();
+    let size = |i: usize| 1e-3_f64.powf(i as f64 / (n - 1) as f64);
+    let x: Vec<f64> = (0..n).map(|i| numbers.next() * size(i)).collect();
     for at in 0..n * n {
         a[at] = T::from_f64(0.95 * a[at].to_f64() + 0.05 * x[at / n] * x[at % n]);
     }
 }
 
-fn refreshes_stay_orthogonal<T: Scalar>(n: usize) {
+fn refreshes_stay_orthogonal<T: Scalar, K: Kernel<T>>(kernel: K, n: usize) {
     let mut numbers = Numbers(5);
-    let mut a: Vec<T> = rounded(&relu_factor(n, 6));
-    let mut basis = cold(Reproducible, &a, n, Budget::FULL).unwrap().q;
+    let mut a: Vec<T> = vec![T::ZERO; n * n];
+    (0..200).for_each(|_| drift(&mut a, n, &mut numbers));
+    let mut basis = cold(kernel, &a, n, Budget::FULL).unwrap().q;
     for refresh in 0..2000 {
         drift(&mut a, n, &mut numbers);
-        let found = warm(Reproducible, &a, &basis, n, Budget::FULL).unwrap();
+        let found = warm(kernel, &a, &basis, n, Budget::FULL).unwrap();
         assert_decomposes(&a, &found, None, &format!("refresh {refresh}, n = {n}"));
         basis = found.q;
     }
-    let (last, fresh) = (
-        warm(Reproducible, &a, &basis, n, Budget::FULL).unwrap(),
-        cold(Reproducible, &a, n, Budget::FULL).unwrap(),
-    );
+    let (last, fresh) =
+        (warm(kernel, &a, &basis, n, Budget::FULL).unwrap(), cold(kernel, &a, n, Budget::FULL).unwrap());
     let error = norm(&minus(&widened(&last.d), &widened(&fresh.d))) / norm(&widened(&fresh.d));
     assert!(error <= tolerance::EIGENVALUES * n as f64 * T::EPSILON.to_f64(), "{error:e}");
 }
 
 #[test]
 fn two_thousand_warm_refreshes_stay_orthogonal() {
-    refreshes_stay_orthogonal::<f32>(16);
-    refreshes_stay_orthogonal::<f64>(17);
+    refreshes_stay_orthogonal::<f32, _>(Reproducible, 16);
+    refreshes_stay_orthogonal::<f32, _>(Fast::detect(), 32);
+    refreshes_stay_orthogonal::<f64, _>(Fast::detect(), 17);
 }
 
 #[test]
@@ -173,10 +177,39 @@ fn bad_input_is_named_and_leaves_the_result_untouched() {
     assert_eq!(d, [7.0; 3]);
 }
 
+fn every_register_width_gives_the_same_bits<T: Scalar>() {
+    for n in [1, 2, 3, 9, 31, 32, 33, 50] {
+        let a: Vec<T> = rounded(&relu_factor(n, 10));
+        let plain = cold(Reproducible, &a, n, Budget::FULL).unwrap();
+        let next: Vec<T> = a.iter().map(|&x| x + x * x).collect();
+        let again = warm(Reproducible, &next, &plain.q, n, Budget::FULL).unwrap();
+        for set in InstructionSet::available() {
+            let found = cold(ReproducibleOn(set), &a, n, Budget::FULL).unwrap();
+            assert!(found.q == plain.q && found.d == plain.d, "cold, n = {n}, {set}");
+            let found = warm(ReproducibleOn(set), &next, &plain.q, n, Budget::FULL).unwrap();
+            assert!(found.q == again.q && found.d == again.d, "warm, n = {n}, {set}");
+        }
+    }
+}
+
 #[test]
-fn both_kernels_give_a_cold_start_the_same_bits() {
-    let n = 9;
-    let a: Vec<f64> = relu_factor(n, 10);
-    let plain = cold(Reproducible, &a, n, Budget::FULL).unwrap();
-    assert_eq!(plain.q, cold(Fast::detect(), &a, n, Budget::FULL).unwrap().q);
+fn every_register_width_gives_the_same_bits_in_f32_and_f64() {
+    every_register_width_gives_the_same_bits::<f32>();
+    every_register_width_gives_the_same_bits::<f64>();
+}
+
+#[test]
+fn a_hostile_start_converges_or_says_that_its_budget_is_spent() {
+    let n = 32;
+    let a: Vec<f32> = rounded(&relu_factor(n, 11));
+    // The eigenvectors of a matrix that has nothing to do with this one.
+    let other: Vec<f32> = rounded(&with_spectrum(&(0..n).map(|i| i as f64).collect::<Vec<_>>(), 12));
+    let basis = cold(Reproducible, &other, n, Budget::FULL).unwrap().q;
+    for kernel in InstructionSet::available().map(Fast::on) {
+        let found = warm(kernel, &a, &basis, n, Budget::FULL).unwrap();
+        assert_decomposes(&a, &found, None, "hostile");
+        let spent = warm(kernel, &a, &basis, n, Budget { sweeps: 2, ..Budget::FULL }).unwrap_err();
+        let EighError::BudgetSpent(spent) = spent else { panic!("{spent:?}") };
+        assert!(spent.sweeps == 2 && !spent.converged && spent.off_diagonal > 1e-6, "{spent:?}");
+    }
 }

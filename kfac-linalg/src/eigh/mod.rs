@@ -5,6 +5,8 @@
 //! an old basis a step towards the new one, [`roots`] forms inverse roots from a decomposition.
 
 pub mod jacobi;
+mod order;
+mod partial;
 pub mod qr;
 pub mod refresh;
 pub mod roots;

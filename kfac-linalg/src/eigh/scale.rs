@@ -4,7 +4,7 @@ use super::EighError;
 use crate::arch::simd::{Simd, Task};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
-use crate::view::{MatMut, MatRef};
+use crate::view::MatRef;
 
 /// A power of two and its inverse.
 #[derive(Clone, Copy)]
@@ -47,17 +47,6 @@ impl<T: Scalar> Scale<T> {
         let limit = -exponent(T::MIN_POSITIVE.to_f64());
         let e = exponent(largest.to_f64()).clamp(-limit, limit);
         Self { down: T::from_f64(power_of_two(-e)), up: T::from_f64(power_of_two(e)) }
-    }
-
-    /// Writes both triangles of the scaled matrix from the lower triangle of `a`.
-    pub(super) fn copy(&self, a: &MatRef<'_, T>, mut to: MatMut<'_, T>) {
-        for i in 0..a.rows() {
-            for j in 0..=i {
-                let x = a.at(i, j) * self.down;
-                to.set(i, j, x);
-                to.set(j, i, x);
-            }
-        }
     }
 }
 

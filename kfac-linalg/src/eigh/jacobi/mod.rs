@@ -16,13 +16,15 @@ mod warm;
 pub use super::{EighError, Outcome};
 pub use warm::warm;
 
+use super::order::{RowsToColumns, ascending, place};
 use super::scale::Scale;
+use super::symmetric::Mirror;
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::gemm_scratch_len;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
-use sweep::Tournament;
+use sweep::{Sweeps, Tournament, tournament_len};
 
 /// How long to sweep, and what to accept when the sweeps are spent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,16 +50,15 @@ impl Budget {
     }
 }
 
-/// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares and a few rows.
+/// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares, whose rows are padded to
+/// whole registers, and a few rows.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
-    let even = n.next_multiple_of(2);
-    even * even + n * n + 3 * even + gemm_scratch_len::<T>(n, n, n)
+    tournament_len(n) + gemm_scratch_len::<T>(n, n, n)
 }
 
 /// `A = Q diag(d) Qᵀ`, starting from the identity.
 ///
-/// Eigenvalues ascend; eigenvector `j` is column `j` of `q`, of either sign. The kernel takes no part in a cold
-/// start, which has no products: both give the same bits.
+/// Eigenvalues ascend; eigenvector `j` is column `j` of `q`, of either sign.
 ///
 /// # Shapes
 /// `a`: `n x n`, its lower triangle is read; `q`: `n x n`; `d`: `n`; `scratch`: [`scratch_len`].
@@ -67,7 +68,7 @@ pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
 /// [`EighError::BudgetSpent`]: `q` and `d` hold the unconverged result, `q` orthonormal all the same.
 /// [`EighError::Overflow`]: an eigenvalue exceeds the largest number though no element does.
 pub fn cold<T: Scalar, K: Kernel<T>>(
-    _kernel: K,
+    kernel: K,
     a: MatRef<'_, T>,
     q: MatMut<'_, T>,
     d: &mut [T],
@@ -75,14 +76,25 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<Outcome, EighError> {
     check(&a, &q, d, scratch.len())?;
-    let scale = Scale::of(&a)?;
+    let scale = Scale::of_rows(kernel, &a)?;
     let mut tournament = Tournament::new(scratch, a.rows());
     tournament.vectors_mut()?.fill(T::ZERO);
     for (i, row) in tournament.v.chunks_exact_mut(a.rows().max(1)).enumerate() {
         row[i] = T::ONE;
     }
-    scale.copy(&a, tournament.matrix_mut()?);
-    finish(tournament, q, d, budget, scale)
+    fill(kernel, a, &scale, tournament.matrix_mut()?);
+    finish(kernel, tournament, (q, d), budget, scale)
+}
+
+/// Writes both triangles of the scaled matrix from the lower triangle of `a`.
+fn fill<T: Scalar, K: Kernel<T>>(kernel: K, a: MatRef<'_, T>, scale: &Scale<T>, mut to: MatMut<'_, T>) {
+    for i in 0..a.rows() {
+        match (a.row(i), to.row_mut(i)) {
+            (Some(from), Some(to)) => to[..=i].iter_mut().zip(from).for_each(|(to, &x)| *to = x * scale.down),
+            _ => (0..=i).for_each(|j| to.set(i, j, a.at(i, j) * scale.down)),
+        }
+    }
+    kernel.run(Mirror(to));
 }
 
 /// Shapes and scratch of [`cold`] and [`warm`].
@@ -96,31 +108,22 @@ fn check<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T], scratch: usiz
 }
 
 /// Sweeps within the budget, sorts, and writes the result.
-fn finish<T: Scalar>(
+fn finish<T: Scalar, K: Kernel<T>>(
+    kernel: K,
     mut tournament: Tournament<'_, T>,
-    mut q: MatMut<'_, T>,
-    d: &mut [T],
+    (q, d): (MatMut<'_, T>, &mut [T]),
     budget: Budget,
     scale: Scale<T>,
 ) -> Result<Outcome, EighError> {
-    let n = d.len();
-    let enough = budget.tolerance * n as f64 * T::EPSILON.to_f64();
-    let mut outcome = Outcome { sweeps: 0, off_diagonal: tournament.off_diagonal(), converged: false };
-    let mut moving = true;
-    loop {
-        outcome.converged = outcome.off_diagonal <= enough;
-        if outcome.converged || !moving || outcome.sweeps == u32::from(budget.sweeps) {
-            break;
-        }
-        moving = tournament.sweep();
-        outcome.sweeps += 1;
-        outcome.off_diagonal = tournament.off_diagonal();
+    let outcome = kernel.run(Sweeps { tournament: &mut tournament, budget, d: &mut *d });
+    let (order, rest) = tournament.tables.split_at_mut(d.len());
+    let found = &mut rest[..d.len()];
+    found.copy_from_slice(d);
+    ascending(found, order);
+    for (d, &index) in d.iter_mut().zip(&*order) {
+        *d = found[place(index)] * scale.up;
     }
-
-    tournament.diagonal(d);
-    sort_with_rows(d, tournament.v);
-    d.iter_mut().for_each(|x| *x *= scale.up);
-    q.copy_from(tournament.vectors_mut()?.as_ref().transposed())?;
+    kernel.run(RowsToColumns { rows: tournament.v, order, q });
     if let Some(index) = d.iter().position(|x| !x.is_finite()) {
         return Err(EighError::Overflow { index });
     }
@@ -128,31 +131,5 @@ fn finish<T: Scalar>(
         Ok(outcome)
     } else {
         Err(EighError::BudgetSpent(outcome))
-    }
-}
-
-/// Sorts `d` upwards, and with it the rows of the square `v`. By selection: `n²` cheap comparisons, but at most
-/// `n` exchanges of rows, and no room needed for a permutation.
-fn sort_with_rows<T: Scalar>(d: &mut [T], v: &mut [T]) {
-    let n = d.len();
-    for i in 0..n {
-        let least = (i..n).fold(i, |least, j| if d[j] < d[least] { j } else { least });
-        if least > i {
-            d.swap(i, least);
-            let (head, tail) = v.split_at_mut(least * n);
-            head[i * n..][..n].swap_with_slice(&mut tail[..n]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sorting_takes_the_rows_along() {
-        let (mut d, mut v) = ([3.0, 1.0, 2.0], [30.0, 31.0, 32.0, 10.0, 11.0, 12.0, 20.0, 21.0, 22.0]);
-        sort_with_rows(&mut d, &mut v);
-        assert_eq!((d, v), ([1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 20.0, 21.0, 22.0, 30.0, 31.0, 32.0]));
     }
 }

@@ -1,9 +1,9 @@
 //! Warm start: the basis of a matrix that has changed a little.
 
 use super::sweep::Tournament;
-use super::{Budget, EighError, Outcome, Scale, check, finish};
+use super::{Budget, EighError, Mirror, Outcome, Scale, check, fill, finish};
 use crate::kernel::Kernel;
-use crate::product::{Accumulate, gemm, gemm_scratch_len};
+use crate::product::{Accumulate, dot, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
@@ -34,9 +34,15 @@ pub fn warm<T: Scalar, K: Kernel<T>>(
 ) -> Result<Outcome, EighError> {
     let n = a.rows();
     check(&a, &q, d, scratch.len())?;
-    let scale = Scale::of(&a)?;
-    for (row, col) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
-        if !q.at(row, col).is_finite() {
+    let scale = Scale::of_rows(kernel, &a)?;
+    for row in 0..n {
+        let mut elements = 0..n;
+        let culprit = match q.row_mut(row) {
+            // Without a branch an element: all of them first.
+            Some(q) if q.iter().fold(true, |finite, x| finite & x.is_finite()) => None,
+            _ => elements.find(|&col| !q.at(row, col).is_finite()),
+        };
+        if let Some(col) = culprit {
             return Err(EighError::NotFinite { row, col });
         }
     }
@@ -46,22 +52,19 @@ pub fn warm<T: Scalar, K: Kernel<T>>(
     orthonormalise(kernel, &mut tournament, &mut q, pack)?;
 
     // B = V (A Vᵀ) with V = Qᵀ; q serves as the room between the two products.
-    scale.copy(&a, tournament.matrix_mut()?);
+    fill(kernel, a, &scale, tournament.matrix_mut()?);
     let (v, b) = tournament.parts_mut()?;
     gemm(kernel, q.reborrow(), Accumulate::Replace(T::ONE), b.as_ref(), v.as_ref().transposed(), pack)?;
     let (v, mut b) = tournament.parts_mut()?;
     gemm(kernel, b.reborrow(), Accumulate::Replace(T::ONE), v.as_ref(), q.as_ref(), pack)?;
-    for i in 0..n {
-        for j in 0..i {
-            b.set(j, i, b.at(i, j));
-        }
-    }
-    finish(tournament, q, d, budget, scale)
+    kernel.run(Mirror(b));
+    finish(kernel, tournament, (q, d), budget, scale)
 }
 
-/// `V <- (3I - V Vᵀ) V / 2` for `V = Qᵀ`, once, or until it was within `sqrt(eps)` of orthonormal before the step.
+/// `V <- V - E V / 2`, `E = V Vᵀ - I`, for `V = Qᵀ`: once, or until it was within `sqrt(eps)` of orthonormal before the
+/// step.
 ///
-/// `q` must hold `Qᵀ`'s transpose; it is the room for the result, and written only once `V` is known to be mendable.
+/// `q` is the room for the result, and written only once `V` is known to be mendable.
 fn orthonormalise<T: Scalar, K: Kernel<T>>(
     kernel: K,
     tournament: &mut Tournament<'_, T>,
@@ -69,43 +72,29 @@ fn orthonormalise<T: Scalar, K: Kernel<T>>(
     pack: &mut [T],
 ) -> Result<(), EighError> {
     let (half, close) = (T::from_f64(0.5), T::EPSILON.sqrt().to_f64());
-    let (mut v, mut gram) = tournament.parts_mut()?;
+    let (mut v, mut error) = tournament.parts_mut()?;
     // From 1/2 the deviation falls to 0.19, 0.03, 5e-4, 2e-7, 4e-14: the sixth step is the last in any precision.
     for _ in 0..6 {
-        gemm(
-            kernel,
-            gram.reborrow(),
-            Accumulate::Replace(T::ONE),
-            v.as_ref(),
-            v.as_ref().transposed(),
-            pack,
-        )?;
-        let deviation = distance_from_identity(gram.as_ref());
+        let transposed = v.as_ref().transposed();
+        gemm(kernel, error.reborrow(), Accumulate::Replace(T::ONE), v.as_ref(), transposed, pack)?;
+        let mut squares = T::ZERO;
+        for i in 0..v.rows() {
+            error.set(i, i, error.at(i, i) - T::ONE);
+            if let Some(row) = error.row_mut(i) {
+                squares += dot(row, row)?;
+            }
+        }
+        let deviation = squares.sqrt().to_f64();
         // NaN comes from an overflow.
         if deviation.is_nan() || deviation > MENDABLE {
             return Err(EighError::NotOrthonormal { deviation });
         }
-        let mut next = q.reborrow().transposed();
-        for (i, j) in (0..v.rows()).flat_map(|i| (0..v.cols()).map(move |j| (i, j))) {
-            next.set(i, j, v.at(i, j) + half * v.at(i, j));
-        }
-        gemm(kernel, next.reborrow(), Accumulate::Add(-half), gram.as_ref(), v.as_ref(), pack)?;
-        v.copy_from(next.as_ref())?;
+        q.copy_from(v.as_ref())?;
+        gemm(kernel, q.reborrow(), Accumulate::Add(-half), error.as_ref(), v.as_ref(), pack)?;
+        v.copy_from(q.as_ref())?;
         if deviation <= close {
             break;
         }
     }
     Ok(())
-}
-
-/// `||A - I||_F`.
-fn distance_from_identity<T: Scalar>(a: MatRef<'_, T>) -> f64 {
-    let mut squares = T::ZERO;
-    for i in 0..a.rows() {
-        for j in 0..a.cols() {
-            let x = if i == j { a.at(i, j) - T::ONE } else { a.at(i, j) };
-            squares += x * x;
-        }
-    }
-    squares.sqrt().to_f64()
 }

@@ -31,15 +31,16 @@
 
 mod passes;
 
+use super::order::{RowsToColumns, ascending, place};
 use super::{Eigensolver, EighError, Method, Outcome};
 use crate::cholesky::{self, factor_scratch_len};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
-use crate::product::{Accumulate, dot, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
+use crate::product::{Accumulate, TrsmError, dot, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
+use crate::product::{trsm_lower, trsm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
-use core::cmp::Ordering;
-use passes::{Emit, Estimate, InvertBlock, ScaleReversed, WithShift, inverse_stride, vectors_len};
+use passes::{Estimate, ScaleReversed, WithShift, vectors_len};
 
 /// Relative pivot down to which one pass makes the columns orthonormal within about 10 `n eps`: it leaves `n eps` over
 /// the pivot at most, and mostly much less. Below, the deviation is looked at.
@@ -68,19 +69,15 @@ pub struct Refreshed {
     pub inverse_error: f64,
 }
 
-/// Rows of a block of the triangular solution: frozen, since it decides the order of the sums.
-const BLOCK: usize = 32;
-
-/// Scratch, in elements, that [`step`] needs for an `n x n` matrix: two squares, about 40 rows, and that of products.
+/// Scratch, in elements, that [`step`] needs for an `n x n` matrix: two squares, a few rows, and that of products.
 pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
     const fn max(a: usize, b: usize) -> usize {
         if a > b { a } else { b }
     }
     let products = max(gemm_scratch_len::<T>(n, n, n), syrk_scratch_len::<T>(n, n));
-    let block = if n < BLOCK { n } else { BLOCK };
-    let solve = block * (n + inverse_stride(block)) + products;
+    let triangle = max(factor_scratch_len::<T>(n), trsm_scratch_len::<T>(n, n));
     let probes = 3 * PROBES * n + gemm_scratch_len::<T>(n, PROBES, n);
-    2 * n * n + 2 * n + vectors_len(n) + max(max(solve, probes), factor_scratch_len::<T>(n))
+    2 * n * n + 2 * n + vectors_len(n) + max(max(products, triangle), probes)
 }
 
 /// Replaces the eigenvectors and eigenvalues of a matrix that has changed: reads the old ones from `q` and `d`, leaves
@@ -145,16 +142,11 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     }
 
     let (found, order) = (&vectors[..n], beta);
-    for (place, index) in order.iter_mut().enumerate() {
-        *index = T::from_usize(place);
+    ascending(found, order);
+    for (d, &index) in d.iter_mut().zip(&*order) {
+        *d = found[place(index)];
     }
-    // By value, then by place, so that the order is one whatever the algorithm of the sort.
-    let key = |index: &T| (found[index.to_f64() as usize], *index);
-    order.sort_unstable_by(|i, j| key(i).partial_cmp(&key(j)).unwrap_or(Ordering::Equal));
-    for (d, index) in d.iter_mut().zip(&*order) {
-        *d = found[index.to_f64() as usize];
-    }
-    kernel.run(Emit { rows: step.w, order, q });
+    kernel.run(RowsToColumns { rows: step.w, order, q });
     Ok(Refreshed { passes, pivot, off_diagonal, inverse_error })
 }
 
@@ -269,27 +261,16 @@ impl<T: Scalar, K: Kernel<T>> Step<'_, T, K> {
         }
     }
 
-    /// `Qᵀ = L⁻¹ Wᵀ` in place of `Wᵀ`, one block of rows after the other.
+    /// `Qᵀ = L⁻¹ Wᵀ` in place of `Wᵀ`.
     fn solve(&mut self) -> Result<(), EighError> {
-        let (n, kernel) = (self.n, self.kernel);
-        let l = MatRef::row_major(self.l, n, n)?;
-        for start in (0..n).step_by(BLOCK) {
-            let end = n.min(start + BLOCK);
-            let block = end - start;
-            let (panel, rest) = self.rest.split_at_mut(block * n);
-            let (inverse, pack) = rest.split_at_mut(block * inverse_stride(block));
-            let (done, rows) = self.w.split_at_mut(start * n);
-            let rows = &mut rows[..block * n];
-            let (row, done) = (l.block(start..end, 0..start)?, MatRef::row_major(done, start, n)?);
-            gemm(kernel, MatMut::row_major(rows, block, n)?, Accumulate::Add(-T::ONE), row, done, pack)?;
-            panel.copy_from_slice(rows);
-            kernel.run(InvertBlock { l: l.block(start..end, start..end)?, inverse });
-            let inverse = MatRef::with_strides(inverse, [block, block], [inverse_stride(block), 1])?;
-            let panel = MatRef::row_major(panel, block, n)?;
-            let rows = MatMut::row_major(rows, block, n)?;
-            gemm(kernel, rows, Accumulate::Replace(T::ONE), inverse, panel, pack)?;
+        let (l, w) = (MatRef::row_major(self.l, self.n, self.n)?, MatMut::row_major(self.w, self.n, self.n)?);
+        match trsm_lower(self.kernel, l, w, self.rest) {
+            Ok(()) => Ok(()),
+            Err(TrsmError::Shape(error)) => Err(error.into()),
+            Err(TrsmError::Scratch(error)) => Err(error.into()),
+            // A pivot so small that it has no reciprocal.
+            Err(TrsmError::Diagonal { value, .. }) => Err(EighError::SubspaceLost { pivot: value }),
         }
-        Ok(())
     }
 
     /// About `||QᵀQ - I||_F`: the expected norm of `QᵀQ x - x` for an `x` of random signs.

@@ -1,9 +1,10 @@
 //! What a step does beside its products: copies, scalings, small triangles and estimates, all in registers.
 
-use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
+use crate::arch::simd::{Simd, Task};
+use crate::eigh::partial::PartialSums;
 use crate::eigh::symmetric::mirror;
 use crate::scalar::Scalar;
-use crate::view::{MatMut, MatRef};
+use crate::view::MatRef;
 
 /// `A + λI`, both triangles, from the lower triangle of `a`.
 pub(super) struct WithShift<'a, T> {
@@ -52,43 +53,6 @@ impl<T: Scalar> Task<T> for ScaleReversed<'_, T> {
                 } else {
                     simd.store_some(to, simd.mul(simd.load_some(from), scale));
                 }
-            }
-        }
-    }
-}
-
-/// Distance between the rows of an inverted block.
-pub(super) const fn inverse_stride(block: usize) -> usize {
-    block.next_multiple_of(MOST_LANES)
-}
-
-/// `X = L⁻¹` of a small triangle, zeros above its diagonal: `x_i = (e_i - Σ_(p<i) l_ip x_p) / l_ii`.
-pub(super) struct InvertBlock<'a, T> {
-    pub(super) l: MatRef<'a, T>,
-    /// Rows [`inverse_stride`] apart.
-    pub(super) inverse: &'a mut [T],
-}
-
-impl<T: Scalar> Task<T> for InvertBlock<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<Element = T>>(self, simd: S) {
-        let stride = inverse_stride(self.l.rows());
-        self.inverse.fill(T::ZERO);
-        for i in 0..self.l.rows() {
-            let (done, row) = self.inverse.split_at_mut(i * stride);
-            let row = &mut row[..stride];
-            row[i] = T::ONE;
-            let pivot = simd.splat(self.l.at(i, i));
-            for (lanes, x) in row.chunks_exact_mut(S::LANES).enumerate().take(i / S::LANES + 1) {
-                // Row p of the inverse is zero before column p.
-                let first = lanes * S::LANES;
-                let mut sum = simd.load(x);
-                for (p, done) in done.chunks_exact(stride).enumerate().skip(first) {
-                    sum = simd.neg_mul_add(simd.splat(self.l.at(i, p)), simd.load(&done[first..]), sum);
-                }
-                simd.store(x, simd.div(sum, pivot));
             }
         }
     }
@@ -162,75 +126,23 @@ fn row<S: Simd<Element: Scalar>>(
     [squares, weighted]: [&mut [S::Element]; 2],
 ) -> S::Element {
     let (beta, last) = (simd.splat(beta), simd.splat(last));
-    let mut sums = [simd.zero(); MOST_LANES];
-    let registers = MOST_LANES / S::LANES;
+    let mut sums = PartialSums::new(simd);
     let parts = l.chunks(S::LANES).zip(r.chunks(S::LANES));
     let sums_of = squares.chunks_mut(S::LANES).zip(weighted.chunks_mut(S::LANES));
     for (index, ((l, r), (squares, weighted))) in parts.zip(sums_of).enumerate() {
-        let sum = &mut sums[index % registers];
         if l.len() == S::LANES {
             let e = simd.div(simd.mul(simd.load(l), beta), simd.add(simd.load(r), last));
             let square = simd.mul(e, e);
-            *sum = simd.add(*sum, square);
+            sums.add_squares(simd, index, e);
             simd.store(squares, simd.add(simd.load(squares), square));
             simd.store(weighted, simd.mul_add(square, last, simd.load(weighted)));
         } else {
             let e = simd.div(simd.mul(simd.load_some(l), beta), simd.add(simd.load_some(r), last));
             let square = simd.mul(e, e);
-            *sum = simd.add(*sum, square);
+            sums.add_squares(simd, index, e);
             simd.store_some(squares, simd.add(simd.load_some(squares), square));
             simd.store_some(weighted, simd.mul_add(square, last, simd.load_some(weighted)));
         }
     }
-    let mut lanes = [S::Element::ZERO; MOST_LANES];
-    for (sum, lanes) in sums[..registers].iter().zip(lanes.chunks_exact_mut(S::LANES)) {
-        simd.store(lanes, *sum);
-    }
-    for half in [8, 4, 2, 1] {
-        (0..half).for_each(|lane| {
-            let other = lanes[lane + half];
-            lanes[lane] += other;
-        });
-    }
-    lanes[0]
-}
-
-/// Row `order[j]` becomes column `j` of `q`.
-pub(super) struct Emit<'a, T> {
-    pub(super) rows: &'a [T],
-    pub(super) order: &'a [T],
-    pub(super) q: MatMut<'a, T>,
-}
-
-impl<T: Scalar> Task<T> for Emit<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<Element = T>>(mut self, simd: S) {
-        let n = self.order.len();
-        let row = |j: usize| &self.rows[self.order[j].to_f64() as usize * n..][..n];
-        let contiguous = self.q.col_stride() == 1 || n == 1;
-        let whole = if contiguous { n / S::LANES * S::LANES } else { 0 };
-        for j in (0..whole).step_by(S::LANES) {
-            let mut from = [row(j); MOST_LANES];
-            for (lane, from) in from[..S::LANES].iter_mut().enumerate() {
-                *from = row(j + lane);
-            }
-            for i in (0..whole).step_by(S::LANES) {
-                let mut square = [simd.zero(); MOST_LANES];
-                for (from, x) in from[..S::LANES].iter().zip(&mut square) {
-                    *x = simd.load(&from[i..]);
-                }
-                let stride = self.q.row_stride();
-                let to = self.q.data_mut();
-                for (row, &x) in transposed(simd, square)[..S::LANES].iter().enumerate() {
-                    simd.store(&mut to[(i + row) * stride + j..], x);
-                }
-            }
-        }
-        for j in 0..n {
-            let first = if j < whole { whole } else { 0 };
-            (first..n).for_each(|i| self.q.set(i, j, row(j)[i]));
-        }
-    }
+    sums.total(simd)
 }
