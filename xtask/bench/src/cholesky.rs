@@ -18,7 +18,7 @@ pub fn hold<T: Number>(stage: &mut Stage) {
         if !stage.wants(&subject) {
             continue;
         }
-        let a = Buffer::<T>::nearest(&damped(relu_factor(n, 0), n));
+        let a = Buffer::<T>::nearest(&damped(relu_factor(n), n));
         let (a, mut factor) = (a.matrix(n, n), Buffer::zeros(n * n));
         let contenders = vec![ours::cholesky(&mut factor, a), faer::cholesky(a)];
         // Twice the condition of the matrix.

@@ -98,6 +98,12 @@ impl<'a> Contender<'a> {
         Self { name, ..self }
     }
 
+    /// Its name and, once it has done its work, what came out.
+    pub fn compute(&mut self) -> (&'static str, Option<Vec<f64>>) {
+        self.work.run();
+        (self.name, self.work.result())
+    }
+
     fn time(&mut self, calls: u32) -> Duration {
         let start = clock::now();
         for _ in 0..calls {
@@ -139,25 +145,22 @@ impl Contest {
     /// # Panics
     /// Where a result differs from ours: its time would mean nothing.
     fn check(&self, contenders: &mut [Contender<'_>]) {
-        contenders.iter_mut().for_each(|contender| contender.work.run());
-        let Some((ours, peers)) = contenders.split_first() else { return };
-        let Some(expected) = ours.work.result() else { return };
-        for peer in peers {
-            let Some(result) = peer.work.result() else { continue };
-            let (distance, tolerance) = (distance(&result, &expected), self.tolerance);
+        let results: Vec<_> = contenders.iter_mut().map(Contender::compute).collect();
+        let Some(((ours, Some(expected)), peers)) = results.split_first() else { return };
+        for (peer, result) in peers {
+            let Some(result) = result else { continue };
+            let (distance, tolerance) = (distance(result, expected), self.tolerance);
             assert!(
                 distance <= tolerance,
                 "{}: {} differs from {} by {distance:e}, more than {tolerance:e}",
-                self.subject,
-                peer.name,
-                ours.name,
+                self.subject, peer, ours,
             );
         }
     }
 }
 
 /// `||x - y|| / ||y||`; NaN where numbers are missing or not finite.
-fn distance(x: &[f64], y: &[f64]) -> f64 {
+pub fn distance(x: &[f64], y: &[f64]) -> f64 {
     if x.len() != y.len() {
         return f64::NAN;
     }

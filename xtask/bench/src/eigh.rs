@@ -1,12 +1,13 @@
-//! Eigenvectors and eigenvalues, from nothing and from the basis before, against decompositions from nothing.
+//! Eigenvectors and eigenvalues, from nothing and from the basis before, and the tridiagonal form, against decompositions
+//! from nothing.
 
 use crate::contest::{Contender, Contest, Stage};
-use crate::matrices::{ORDERS, flat_spectrum, relu_factor};
+use crate::matrices::{Features, ORDERS, flat_spectrum, moving_average, relu_factor};
 use crate::numbers::{Buffer, Number, rounding};
 use crate::ours;
 use crate::peers::{faer, nalgebra};
 use crate::rows::{Family, Subject};
-use kfac_linalg::MatRef;
+use kfac_linalg::{Fast, MatRef, Reproducible};
 
 /// Jacobi's method is for small matrices.
 const LARGEST_FOR_JACOBI: usize = 32;
@@ -14,47 +15,73 @@ const LARGEST_FOR_JACOBI: usize = 32;
 /// nalgebra is for small matrices too.
 const LARGEST_FOR_NALGEBRA: usize = 64;
 
-/// The old share of an average that moves with every batch.
-const DECAY: f64 = 0.95;
+/// The average over 200 batches, and ten batches later.
+const MOMENTS: [u64; 2] = [200, 210];
 
 /// All contests of one precision.
 pub fn hold<T: Number>(stage: &mut Stage) {
-    for n in ORDERS.into_iter().filter(|&n| n <= LARGEST_FOR_JACOBI) {
-        contest::<T>(stage, (Family::Eigh, n, "relu"), || relu_factor(n, 0), ours::jacobi);
-        contest::<T>(stage, (Family::Eigh, n, "flat"), || flat_spectrum(n), ours::jacobi);
+    for n in ORDERS {
+        for (spectrum, input) in [("relu", relu_factor as fn(usize) -> Vec<f64>), ("flat", flat_spectrum)] {
+            let subject = |family| subject::<T>(family, n, spectrum);
+            contest(stage, subject(Family::Eigh), || input(n), cold::<T>);
+            contest::<T>(stage, subject(Family::EighReproducible), || input(n), |a| {
+                vec![ours::qr(Reproducible, a), ours::qr(Fast::detect(), a).named("Fast")]
+            });
+        }
+        contest::<T>(stage, subject::<T>(Family::DampedRefresh, n, "relu"), || relu_factor(n), |a| {
+            vec![ours::tridiagonal(a), faer::eigh(a)]
+        });
         refreshes::<T>(stage, n);
     }
 }
 
-/// Contests in which the factor has moved by one batch.
+/// From nothing.
+fn cold<T: Number>(a: MatRef<'_, T>) -> Vec<Contender<'_>> {
+    let mut contenders = vec![ours::qr(Fast::detect(), a), faer::eigh(a)];
+    if a.rows() <= LARGEST_FOR_NALGEBRA {
+        contenders.push(nalgebra::eigh(a));
+    }
+    if a.rows() <= LARGEST_FOR_JACOBI {
+        contenders.push(ours::jacobi(a).named("our Jacobi"));
+    }
+    contenders
+}
+
+/// Contests in which the factor has moved by ten batches.
 fn refreshes<T: Number>(stage: &mut Stage, n: usize) {
-    let before = relu_factor(n, 0);
-    let moved = || {
-        let average = |(old, new): (&f64, f64)| DECAY * old + (1.0 - DECAY) * new;
-        before.iter().zip(relu_factor(n, 1)).map(average).collect()
-    };
+    let jacobi = n <= LARGEST_FOR_JACOBI;
+    let family = if jacobi { Family::JacobiWarm } else { Family::BasisRefresh };
+    let subject = subject::<T>(family, n, "relu");
+    if !stage.wants(&subject) {
+        return;
+    }
+    let [before, after] = MOMENTS.map(|batches| moving_average(Features::Relu, n, batches));
     let before = Buffer::<T>::nearest(&before);
     let before = before.matrix(n, n);
-    contest::<T>(stage, (Family::JacobiWarm, n, "relu"), moved, |a| ours::jacobi_warm(a, before));
+    contest::<T>(stage, subject, || after.clone(), |a| {
+        if jacobi {
+            vec![ours::jacobi_warm(a, before), faer::eigh(a), nalgebra::eigh(a)]
+        } else {
+            vec![ours::refresh(a, before), faer::eigh(a)]
+        }
+    });
+}
+
+fn subject<T: Number>(family: Family, n: usize, spectrum: &str) -> Subject {
+    Subject { family, precision: T::PRECISION, size: n, case: format!("{n}/{spectrum}") }
 }
 
 /// One contest, on the matrix that `input` makes.
 fn contest<T: Number>(
     stage: &mut Stage,
-    (family, n, spectrum): (Family, usize, &str),
+    subject: Subject,
     input: impl Fn() -> Vec<f64>,
-    ours: impl for<'a> Fn(MatRef<'a, T>) -> Contender<'a>,
+    contenders: impl for<'a> Fn(MatRef<'a, T>) -> Vec<Contender<'a>>,
 ) {
-    let case = format!("{n}/{spectrum}");
-    let subject = Subject { family, precision: T::PRECISION, size: n, case };
     if !stage.wants(&subject) {
         return;
     }
+    let n = subject.size;
     let a = Buffer::<T>::nearest(&input());
-    let a = a.matrix(n, n);
-    let mut contenders = vec![ours(a), faer::eigh(a)];
-    if n <= LARGEST_FOR_NALGEBRA {
-        contenders.push(nalgebra::eigh(a));
-    }
-    stage.hold(Contest::of_speed(subject, rounding::<T>(4 * n)), contenders);
+    stage.hold(Contest::of_speed(subject, rounding::<T>(4 * n)), contenders(a.matrix(n, n)));
 }

@@ -69,6 +69,8 @@ const GOALS: &[Goal] = &[
     goal(DampedRefresh,    SINGLE, [64, 256],    FAER,                     8.00),
     goal(DampedRefresh,    SINGLE, [512, 512],   FAER,                     4.50),
     goal(DampedRefresh,    SINGLE, [1024, 1024], FAER,                     2.80),
+    //                                           error of peer / our error
+    goal(Accuracy,         SINGLE, [512, 512],   FAER,                     5.00),
     //                                           our time / time of peer / flops
     goal(Step,             SINGLE, ANY,          Peer("SGD"),              1.30),
 ];

@@ -18,7 +18,7 @@ pub fn hold<T: Number>(stage: &mut Stage) {
         if !stage.wants(&subject) {
             continue;
         }
-        let a = Buffer::<T>::nearest(&damped(relu_factor(n, 0), n));
+        let a = Buffer::<T>::nearest(&damped(relu_factor(n), n));
         let (a, mut inverse) = (a.matrix(n, n), Buffer::zeros(n * n));
         let mut contenders = vec![ours::inverse(&mut inverse, a), faer::inverse(a)];
         if n <= LARGEST_FOR_NALGEBRA {

@@ -18,22 +18,64 @@ pub fn noise(len: usize, seed: u64) -> Vec<f64> {
     (0..len as u64).map(number).collect()
 }
 
-/// An input factor as K-FAC meets it: second moment of `n - 1` rectified features and a bias.
-///
-/// The features are `max(0, W z)` of signals `z` whose variances fall like `1 / j`.
-pub fn relu_factor(n: usize, seed: u64) -> Vec<f64> {
-    let (cases, features) = (2 * n, n - 1);
-    let mut signals = noise(cases * n, 2 * seed);
-    signals.chunks_exact_mut(n).for_each(|case| {
-        case.iter_mut().enumerate().for_each(|(j, z)| *z /= (j as f64 + 1.0).sqrt());
-    });
-    let sums = multiply([cases, n, features], &signals, &noise(n * features, 2 * seed + 1));
-    let mut rows = vec![1.0; cases * n];
-    for (row, sums) in rows.chunks_exact_mut(n).zip(sums.chunks_exact(features)) {
-        row.iter_mut().zip(sums).for_each(|(x, &sum)| *x = sum.max(0.0));
+/// Cases in a batch of [`moving_average`].
+const BATCH: usize = 128;
+
+/// The old share of an average that moves with every batch.
+const DECAY: f64 = 0.95;
+
+/// What a layer sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Features {
+    /// `max(0, W z)` of signals `z` whose variances fall like `1 / j`, and a bias.
+    Relu,
+    /// `W z` of signals whose variances fall like `1 / j²`: a spectrum far below the rounding of single precision.
+    Gauss,
+}
+
+impl Features {
+    /// So many cases of `n` features, row by row. The weights `W` depend on `n` alone.
+    fn cases(self, n: usize, cases: usize, seed: u64) -> Vec<f64> {
+        let (exponent, features) = match self {
+            Self::Relu => (0.5, n - 1),
+            Self::Gauss => (1.0, n),
+        };
+        let mut signals = noise(cases * n, 2 * seed);
+        signals.chunks_exact_mut(n).for_each(|case| {
+            case.iter_mut().enumerate().for_each(|(j, z)| *z /= (j as f64 + 1.0).powf(exponent));
+        });
+        let sums = multiply([cases, n, features], &signals, &noise(n * features, 1));
+        if let Self::Gauss = self {
+            return sums;
+        }
+        let mut rows = vec![1.0; cases * n];
+        for (row, sums) in rows.chunks_exact_mut(n).zip(sums.chunks_exact(features)) {
+            row.iter_mut().zip(sums).for_each(|(x, &sum)| *x = sum.max(0.0));
+        }
+        rows
     }
-    let columns = transposed(&rows, n);
-    let mut factor = multiply([n, cases, n], &columns, &rows);
+}
+
+/// An input factor as K-FAC meets it: second moment of `2 n` cases.
+pub fn relu_factor(n: usize) -> Vec<f64> {
+    second_moment(n, &Features::Relu.cases(n, 2 * n, 0))
+}
+
+/// The same as an exponential average over batches of 128 cases, after so many of them.
+pub fn moving_average(features: Features, n: usize, batches: u64) -> Vec<f64> {
+    let mut average = vec![0.0; n * n];
+    for batch in 1..=batches {
+        let factor = second_moment(n, &features.cases(n, BATCH, batch));
+        let decay = if batch == 1 { 0.0 } else { DECAY };
+        average.iter_mut().zip(factor).for_each(|(old, new)| *old = decay * *old + (1.0 - decay) * new);
+    }
+    average
+}
+
+/// `XᵀX` over the number of rows of `X`.
+fn second_moment(n: usize, rows: &[f64]) -> Vec<f64> {
+    let cases = rows.len() / n;
+    let mut factor = multiply([n, cases, n], &transposed(rows, n), rows);
     factor.iter_mut().for_each(|x| *x /= cases as f64);
     factor
 }
@@ -152,11 +194,24 @@ mod tests {
     #[test]
     fn a_relu_factor_is_a_second_moment_with_a_bias() {
         let n = 12;
-        let a = relu_factor(n, 0);
+        let a = relu_factor(n);
         assert!(is_symmetric(&a, n) && a.iter().all(|&x| x >= 0.0));
         assert_eq!(a[n * n - 1], 1.0);
         let damping = trace(&damped(a.clone(), n), n) / trace(&a, n);
         assert!((damping - 1.1).abs() < 1e-12, "{damping}");
+    }
+
+    #[test]
+    fn an_average_moves_by_a_twentieth_of_a_batch() {
+        let n = 9;
+        for features in [Features::Relu, Features::Gauss] {
+            let [first, second] = [1, 2].map(|batches| moving_average(features, n, batches));
+            let batch = second_moment(n, &features.cases(n, BATCH, 2));
+            for ((first, second), batch) in first.iter().zip(&second).zip(&batch) {
+                assert!((0.95 * first + 0.05 * batch - second).abs() < 1e-15);
+            }
+            assert!(is_symmetric(&second, n));
+        }
     }
 
     #[test]

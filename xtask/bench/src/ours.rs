@@ -4,7 +4,10 @@ use crate::contest::Contender;
 use crate::matrices::{Spectral, lower};
 use crate::numbers::{Buffer, Number};
 use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::refresh::{self, Settings};
+use kfac_linalg::eigh::{Eigensolver, Qr, qr};
 use kfac_linalg::product::{self, Accumulate};
+use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
 use kfac_linalg::{
     Fast, Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, cholesky as positive, packed_len,
 };
@@ -35,6 +38,24 @@ pub fn gemm<'a, T: Number, K: Kernel<T> + 'a>(
         product::gemm(kernel, matrix.reborrow(), store, a, b, scratch).expect(FITS);
     };
     Contender::new(NAME, Output { matrix, scratch }, run, |output| all(output.matrix.as_ref()))
+}
+
+/// `y = A x`, with the bits of [`gemm`].
+pub fn gemv<'a, T: Number>(y: &'a mut [T], a: MatRef<'a, T>, x: &'a [T]) -> Contender<'a> {
+    let kernel = Fast::detect();
+    let run = move |y: &mut &mut [T]| {
+        product::gemv(kernel, y, Accumulate::Replace(T::ONE), a, x).expect(FITS);
+    };
+    Contender::new(NAME, y, run, |y| y.iter().map(|&y| Scalar::to_f64(y)).collect())
+}
+
+/// `y = A x` by dot products.
+pub fn gemv_dots<'a, T: Number>(y: &'a mut [T], a: MatRef<'a, T>, x: &'a [T]) -> Contender<'a> {
+    let kernel = Fast::detect();
+    let run = move |y: &mut &mut [T]| {
+        product::gemv_dots(kernel, y, Accumulate::Replace(T::ONE), a, x).expect(FITS);
+    };
+    Contender::new(NAME, y, run, |y| y.iter().map(|&y| Scalar::to_f64(y)).collect())
 }
 
 /// Lower triangle of `C = XᵀX`, in a full square.
@@ -129,6 +150,87 @@ pub fn jacobi_warm<'a, T: Number>(a: MatRef<'a, T>, before: MatRef<'_, T>) -> Co
         jacobi::warm(kernel, a, q, d, Budget::FULL, scratch).expect(FITS);
     };
     Contender::new(NAME, state, run, Decomposition::result)
+}
+
+/// Eigenvectors and eigenvalues by Householder reduction and QR.
+pub fn qr<'a, T: Number, K: Kernel<T> + 'a>(kernel: K, a: MatRef<'a, T>) -> Contender<'a> {
+    let n = a.rows();
+    let state = Decomposition::new(n, qr::scratch_len::<T>(n));
+    let run = move |Decomposition { q, d, scratch }: &mut Decomposition<T>| {
+        qr::cold(kernel, a, q.matrix_mut(n, n), d, scratch).expect(FITS);
+    };
+    Contender::new(NAME, state, run, Decomposition::result)
+}
+
+/// One subspace step from the eigenvectors of the matrix `before`, which are copied every time. How near it comes is
+/// a matter of tests.
+pub fn refresh<'a, T: Number>(a: MatRef<'a, T>, before: MatRef<'_, T>) -> Contender<'a> {
+    let (kernel, n) = (Fast::detect(), a.rows());
+    let mut old = Decomposition::new(n, qr::scratch_len::<T>(n));
+    let Decomposition { q, d, scratch } = &mut old;
+    qr::cold(kernel, before, q.matrix_mut(n, n), d, scratch).expect(FITS);
+    let state = Decomposition::new(n, refresh::step_or_cold_scratch_len::<T>(n, Qr::METHOD));
+    let trace = (0..n).fold(T::ZERO, |sum, i| sum + a.at(i, i));
+    let settings = Settings { lambda: trace / <T as Scalar>::from_usize(1000 * n), fallback: Qr };
+    Contender::without_result(NAME, state, move |Decomposition { q, d, scratch }: &mut Decomposition<T>| {
+        q.copy_from_slice(&old.q);
+        d.copy_from_slice(&old.d);
+        refresh::step_or_cold(kernel, a, q.matrix_mut(n, n), d, settings, scratch).expect(FITS);
+    })
+}
+
+/// `A = Q T Qᵀ` with a tridiagonal `T`, of which the result is `A` again.
+struct Reduction<T> {
+    q: Buffer<T>,
+    diagonal: Buffer<T>,
+    off_diagonal: Buffer<T>,
+    scratch: Buffer<T>,
+}
+
+impl<T: Number> Reduction<T> {
+    fn new(n: usize) -> Self {
+        Self {
+            q: Buffer::zeros(n * n),
+            diagonal: Buffer::zeros(n),
+            off_diagonal: Buffer::zeros(n - 1),
+            scratch: Buffer::zeros(qr::tridiagonal_scratch_len::<T>(n)),
+        }
+    }
+
+    fn reduce<K: Kernel<T>>(&mut self, kernel: K, a: MatRef<'_, T>) {
+        let n = a.rows();
+        let Self { q, diagonal, off_diagonal, scratch } = self;
+        qr::tridiagonal(kernel, a, q.matrix_mut(n, n), diagonal, off_diagonal, scratch).expect(FITS);
+    }
+}
+
+/// What exact damping needs of a factor: reduction and `Q`.
+pub fn tridiagonal<T: Number>(a: MatRef<'_, T>) -> Contender<'_> {
+    let (kernel, state) = (Fast::detect(), Reduction::new(a.rows()));
+    Contender::without_result(NAME, state, move |reduction| reduction.reduce(kernel, a))
+}
+
+/// `(d_j A + λ I)⁻¹ b_j` for all columns of `b`, from nothing.
+pub fn damped_solve<'a, T: Number>(
+    a: MatRef<'a, T>,
+    shifts: Shifts<'a, T>,
+    b: MatRef<'a, T>,
+) -> Contender<'a> {
+    let (kernel, [n, columns]) = (Fast::detect(), b.shape());
+    let state = (
+        Reduction::new(n),
+        Buffer::zeros(n * columns),
+        Buffer::zeros(shifted::solve_scratch_len::<T>(n, columns)),
+    );
+    let run = move |(reduction, x, scratch): &mut (Reduction<T>, Buffer<T>, Buffer<T>)| {
+        reduction.reduce(kernel, a);
+        let Reduction { q, diagonal, off_diagonal, .. } = reduction;
+        let reduced = Tridiagonal { q: q.matrix(n, n), diagonal, off_diagonal };
+        let mut x = x.matrix_mut(n, columns);
+        x.copy_from(b).expect(FITS);
+        shifted::solve(kernel, reduced, shifts, x, scratch).expect(FITS);
+    };
+    Contender::new(NAME, state, run, |(_, x, _)| x.iter().map(|&x| Scalar::to_f64(x)).collect())
 }
 
 /// All numbers, row by row.

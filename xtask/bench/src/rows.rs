@@ -39,6 +39,8 @@ pub enum Family {
     BasisRefresh,
     /// What exact damping needs of the larger side: reduction and Q.
     DampedRefresh,
+    /// Exactly damped solutions, by their errors.
+    Accuracy,
 }
 
 impl Family {
@@ -58,6 +60,7 @@ impl Family {
             Self::JacobiWarm => "jacobi-warm",
             Self::BasisRefresh => "basis-refresh",
             Self::DampedRefresh => "damped-refresh",
+            Self::Accuracy => "accuracy",
         }
     }
 }
@@ -93,8 +96,8 @@ impl fmt::Display for Subject {
     }
 }
 
-/// How two times become a ratio, and which way is better.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// What becomes a ratio, and which way is better.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ratio {
     /// Time of the peer over ours: more is better.
@@ -103,6 +106,13 @@ pub enum Ratio {
     CostPerFlop {
         /// Our flops over the peer's.
         flops_ratio: f64,
+    },
+    /// Error of the peer over ours, whatever the times: more is better.
+    Accuracy {
+        /// Relative error of our result.
+        ours: f64,
+        /// Those of the peers.
+        peers: BTreeMap<&'static str, f64>,
     },
 }
 

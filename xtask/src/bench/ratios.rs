@@ -20,14 +20,16 @@ pub(super) struct Row {
     goals: Vec<Bound>,
 }
 
-/// How two times become a ratio, and which way is better.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+/// What becomes a ratio, and which way is better.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Ratio {
     /// Time of the peer over ours: more is better.
     Speed,
     /// Our time over the peer's, divided by the ratio of our flops to the peer's: less is better.
     CostPerFlop { flops_ratio: f64 },
+    /// Error of the peer over ours, whatever the times: more is better.
+    Accuracy { ours: f64, peers: BTreeMap<String, f64> },
 }
 
 /// Which way a ratio is better, as `ratios.json` says it.
@@ -39,16 +41,17 @@ pub(super) enum Better {
 }
 
 impl Ratio {
-    fn of(self, ours: f64, peer: f64) -> f64 {
+    /// Of our number and a peer's.
+    fn of(&self, ours: f64, peer: f64) -> f64 {
         match self {
-            Self::Speed => peer / ours,
+            Self::Speed | Self::Accuracy { .. } => peer / ours,
             Self::CostPerFlop { flops_ratio } => ours / peer / flops_ratio,
         }
     }
 
-    fn better(self) -> Better {
+    fn better(&self) -> Better {
         match self {
-            Self::Speed => Better::More,
+            Self::Speed | Self::Accuracy { .. } => Better::More,
             Self::CostPerFlop { .. } => Better::Less,
         }
     }
@@ -143,16 +146,20 @@ impl Row {
         let peers = self.peers.iter().map(|(name, benchmark)| Ok((name.clone(), time(benchmark)?)));
         let peers = peers.collect::<Result<BTreeMap<_, _>, _>>()?;
         let better = self.ratio.better();
-        let compare = |against: Against, peer_ns: f64| {
-            let ratio = self.ratio.of(ours_ns, peer_ns);
+        let (ours, theirs) = match &self.ratio {
+            Ratio::Accuracy { ours, peers } => (*ours, peers),
+            Ratio::Speed | Ratio::CostPerFlop { .. } => (ours_ns, &peers),
+        };
+        let compare = |against: Against, peer: f64| {
+            let ratio = self.ratio.of(ours, peer);
             let goal = self.goals.iter().find(|bound| bound.against == against).map(|bound| bound.ratio);
             let met = goal.map(|goal| better.meets(ratio, goal));
             Comparison { against: against.to_string(), ratio, goal, met }
         };
-        let each = peers.iter().map(|(name, &ns)| compare(Against::Peer(name.clone()), ns));
+        let each = theirs.iter().map(|(name, &peer)| compare(Against::Peer(name.clone()), peer));
         let mut comparisons: Vec<Comparison> = each.collect();
-        let fastest = peers.values().copied().reduce(f64::min);
-        let fastest = fastest.map(|ns| compare(Against::Fastest, ns));
+        let fastest = theirs.values().copied().reduce(f64::min);
+        let fastest = fastest.map(|peer| compare(Against::Fastest, peer));
         comparisons.extend(fastest.clone().filter(|fastest| fastest.goal.is_some()));
         let with_goal = comparisons.iter().filter(|comparison| comparison.goal.is_some());
         let margin = |comparison: &Comparison| {
@@ -294,6 +301,16 @@ pub(super) mod tests {
                 "{ratio}"
             );
         }
+    }
+
+    #[test]
+    fn an_accuracy_is_a_ratio_of_errors_and_not_of_times() {
+        let entry = entry(
+            r#"{"id": "a", "ours": "10", "peers": {"x": "20"}, "goals": [{"against": {"peer": "x"}, "ratio": 5.0}],
+                "ratio": {"accuracy": {"ours": 0.001, "peers": {"x": 0.004}}}}"#,
+        );
+        assert_eq!((entry.ratio, entry.met, entry.ours_ns), (Some(4.0), Some(false), 10.0));
+        assert_eq!(entry.peers["x"], 20.0);
     }
 
     #[test]

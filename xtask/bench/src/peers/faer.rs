@@ -13,6 +13,7 @@ use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, Par};
+use kfac_linalg::shifted::Shifts;
 use kfac_linalg::{MatRef, Scalar};
 
 /// Name of this contender.
@@ -97,21 +98,62 @@ pub fn inverse<T: Number>(a: MatRef<'_, T>) -> Contender<'_> {
     Contender::new(NAME, Positive::new(a), run, result)
 }
 
+/// A decomposition `Q diag(d) Qᵀ`, with workspace.
+struct Decomposition<T> {
+    q: Mat<T>,
+    d: Diag<T>,
+    workspace: MemBuffer,
+}
+
+impl<T: Number> Decomposition<T> {
+    fn new(n: usize) -> Self {
+        let workspace =
+            self_adjoint_evd_scratch::<T>(n, ComputeEigenvectors::Yes, Par::Seq, Default::default());
+        Self { q: Mat::zeros(n, n), d: Diag::zeros(n), workspace: MemBuffer::new(workspace) }
+    }
+
+    fn decompose(&mut self, a: faer::MatRef<'_, T>) {
+        let stack = MemStack::new(&mut self.workspace);
+        self_adjoint_evd(a, self.d.as_mut(), Some(self.q.as_mut()), Par::Seq, stack, Default::default())
+            .expect("the eigenvalues converge");
+    }
+}
+
 /// Eigenvectors and eigenvalues of a symmetric matrix.
 pub fn eigh<T: Number>(a: MatRef<'_, T>) -> Contender<'_> {
-    let n = a.rows();
-    let scratch = self_adjoint_evd_scratch::<T>(n, ComputeEigenvectors::Yes, Par::Seq, Default::default());
-    let state = (Mat::<T>::zeros(n, n), Diag::<T>::zeros(n), MemBuffer::new(scratch));
+    let state = Decomposition::new(a.rows());
     let a = view(a);
-    let run = move |(q, d, workspace): &mut (Mat<T>, Diag<T>, MemBuffer)| {
-        let stack = MemStack::new(workspace);
-        self_adjoint_evd(a, d.as_mut(), Some(q.as_mut()), Par::Seq, stack, Default::default())
-            .expect("the eigenvalues converge");
-    };
-    Contender::new(NAME, state, run, |(q, d, _)| {
+    let run = move |state: &mut Decomposition<T>| state.decompose(a);
+    Contender::new(NAME, state, run, |Decomposition { q, d, .. }| {
         let d: Vec<f64> = d.column_vector().iter().map(|&x| Scalar::to_f64(x)).collect();
         Spectral::new(&d, |i, j| Scalar::to_f64(q[(i, j)])).result()
     })
+}
+
+/// `(d_j A + λ I)⁻¹ b_j` for all columns of `b`, through the eigenvectors of `A`.
+pub fn damped_solve<'a, T: Number>(
+    a: MatRef<'a, T>,
+    Shifts { d, lambda }: Shifts<'a, T>,
+    b: MatRef<'a, T>,
+) -> Contender<'a> {
+    let [n, columns] = b.shape();
+    let state = (Decomposition::new(n), Mat::<T>::zeros(n, columns), Mat::<T>::zeros(n, columns));
+    let (a, b) = (view(a), view(b));
+    let run = move |(eigen, rotated, x): &mut (Decomposition<T>, Mat<T>, Mat<T>)| {
+        eigen.decompose(a);
+        let q = eigen.q.as_ref();
+        matmul(rotated.as_mut(), Accum::Replace, q.transpose(), b, T::ONE, Par::Seq);
+        for (j, &d) in d.iter().enumerate() {
+            for (i, &value) in eigen.d.column_vector().iter().enumerate() {
+                rotated[(i, j)] /= d * value + lambda;
+            }
+        }
+        matmul(x.as_mut(), Accum::Replace, q, rotated.as_ref(), T::ONE, Par::Seq);
+    };
+    let numbers = |x: &Mat<T>| {
+        (0..x.nrows()).flat_map(|i| x.row(i).iter().map(|&x| Scalar::to_f64(x)).collect::<Vec<_>>()).collect()
+    };
+    Contender::new(NAME, state, run, move |(_, _, x)| numbers(x))
 }
 
 /// Rows or columns of a matrix, whichever are contiguous.
