@@ -1,8 +1,8 @@
 //! Kernels: the arithmetic of an operation, as a type.
 
 use crate::arch::InstructionSet;
+use crate::arch::compiled::Runs;
 use crate::arch::product::Product;
-use crate::arch::simd::Task;
 use crate::scalar::Scalar;
 
 /// How operations are computed: [`Reproducible`], [`ReproducibleOn`] or [`Fast`] (sealed).
@@ -16,7 +16,9 @@ pub trait Kernel<T: Scalar>: sealed::Sealed + Copy + Send + Sync {
 
     /// Runs a task on the widest registers that the kernel may use.
     #[doc(hidden)]
-    fn run<W: Task<T>>(self, task: W) -> W::Output;
+    fn run<W>(self, task: W) -> <T as Runs<W>>::Output
+    where
+        T: Runs<W>;
 
     /// Forms a product, shapes and scratch checked.
     #[doc(hidden)]
@@ -40,13 +42,16 @@ impl<T: Scalar> Kernel<T> for Reproducible {
     const PANEL_ROWS: usize = 16;
 
     #[inline]
-    fn run<W: Task<T>>(self, task: W) -> W::Output {
-        InstructionSet::detect().run_unfused(task)
+    fn run<W>(self, task: W) -> <T as Runs<W>>::Output
+    where
+        T: Runs<W>,
+    {
+        T::unfused_on(InstructionSet::detect(), task)
     }
 
     #[inline]
     fn product(self, product: Product<'_, T>) {
-        T::product_unfused(InstructionSet::detect(), product);
+        T::unfused_on(InstructionSet::detect(), product);
     }
 }
 
@@ -58,13 +63,16 @@ impl<T: Scalar> Kernel<T> for ReproducibleOn {
     const PANEL_ROWS: usize = <Reproducible as Kernel<T>>::PANEL_ROWS;
 
     #[inline]
-    fn run<W: Task<T>>(self, task: W) -> W::Output {
-        self.0.run_unfused(task)
+    fn run<W>(self, task: W) -> <T as Runs<W>>::Output
+    where
+        T: Runs<W>,
+    {
+        T::unfused_on(self.0, task)
     }
 
     #[inline]
     fn product(self, product: Product<'_, T>) {
-        T::product_unfused(self.0, product);
+        T::unfused_on(self.0, product);
     }
 }
 
@@ -100,8 +108,11 @@ impl<T: Scalar> Kernel<T> for Fast {
     const PANEL_ROWS: usize = 128;
 
     #[inline]
-    fn run<W: Task<T>>(self, task: W) -> W::Output {
-        self.instructions.run(task)
+    fn run<W>(self, task: W) -> <T as Runs<W>>::Output
+    where
+        T: Runs<W>,
+    {
+        T::on(self.instructions, task)
     }
 
     #[inline]
@@ -110,6 +121,6 @@ impl<T: Scalar> Kernel<T> for Fast {
         if !self.instructions.is_fused() {
             return crate::arch::matrixmultiply::product(product);
         }
-        T::product(self.instructions, product);
+        T::on(self.instructions, product);
     }
 }

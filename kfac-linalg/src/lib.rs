@@ -77,6 +77,7 @@ pub mod product;
 mod scalar;
 pub mod shifted;
 mod storage;
+mod tasks;
 mod triangle;
 mod view;
 

@@ -10,6 +10,7 @@ use core::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAss
 /// from `libm`, never from the host, whose differ in the last bit.
 pub trait Scalar:
     crate::arch::Element
+    + crate::tasks::Tasks
     + Copy
     + PartialOrd
     + Default

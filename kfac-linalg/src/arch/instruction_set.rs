@@ -1,7 +1,9 @@
 //! What this processor can do, and the way from there to its registers.
 
 use super::Element;
-use super::simd::{Task, Unfused};
+use super::simd::Task;
+#[cfg(target_arch = "x86_64")]
+use super::simd::Unfused;
 use crate::arch::simd::Simd;
 use core::fmt;
 

@@ -2,6 +2,7 @@
 //!
 //! - [`simd`]: one register ([`Simd`](simd::Simd)), over `avx512`, `avx2` and `portable`;
 //! - [`InstructionSet`]: which of them this processor has;
+//! - [`compiled`]: which work on them is compiled once;
 //! - [`product`]: the products, the one algorithm that needs raw pointers.
 //!
 //! `tests/shapes.rs` names the command that runs the products under valgrind.
@@ -13,6 +14,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod compiled;
 mod instruction_set;
 #[cfg(feature = "matrixmultiply")]
 pub(crate) mod matrixmultiply;
@@ -23,7 +25,6 @@ pub(crate) mod simd;
 pub use instruction_set::InstructionSet;
 
 use portable::Portable;
-use product::Product;
 use simd::Simd;
 
 /// What the kernels must know of a number type beyond its arithmetic: its registers.
@@ -41,13 +42,6 @@ pub trait Registers: Copy {
 
     /// Plain arrays.
     const PORTABLE: Self::Portable;
-
-    /// Forms a product. Not generic over anything, so that it is compiled once, here, and not again by every crate
-    /// that multiplies.
-    fn product(set: InstructionSet, product: Product<'_, Self>);
-
-    /// [`product`](Self::product) with every multiply-add rounded twice.
-    fn product_unfused(set: InstructionSet, product: Product<'_, Self>);
 
     /// # Safety
     /// The processor has AVX-512F.
@@ -71,14 +65,6 @@ macro_rules! registers {
 
             const PORTABLE: Self::Portable = Portable::NEW;
 
-            fn product(set: InstructionSet, product: Product<'_, $float>) {
-                set.run(product);
-            }
-
-            fn product_unfused(set: InstructionSet, product: Product<'_, $float>) {
-                set.run_unfused(product);
-            }
-
             #[cfg(target_arch = "x86_64")]
             #[inline]
             unsafe fn avx512() -> Self::Avx512 {
@@ -101,11 +87,11 @@ registers!(f64, 2);
 
 /// What [`Scalar`](crate::Scalar) asks of a number type.
 #[cfg(not(feature = "matrixmultiply"))]
-pub trait Element: Registers {}
+pub trait Element: Registers + product::ProductTasks {}
 
 /// What [`Scalar`](crate::Scalar) asks of a number type.
 #[cfg(feature = "matrixmultiply")]
-pub trait Element: Registers + matrixmultiply::Gemm {}
+pub trait Element: Registers + product::ProductTasks + matrixmultiply::Gemm {}
 
 impl Element for f32 {}
 impl Element for f64 {}

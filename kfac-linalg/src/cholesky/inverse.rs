@@ -23,13 +23,12 @@
 
 use super::log_determinant::LogDeterminant;
 use super::{CholeskyError, factor_block};
-use crate::arch::simd::{Simd, Task};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
-use crate::triangle::copy::mirror;
+use crate::triangle::copy::Mirror;
 use crate::triangle::panel::{Panel, block_len, panel_len};
 use crate::triangle::substitute::{Inverse, Substitute, Way};
 use crate::view::MatMut;
@@ -95,16 +94,4 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
     }
     kernel.run(Mirror(a));
     Ok(Outcome { log_determinant: log_determinant.value() })
-}
-
-/// Copies the lower triangle into the upper one.
-struct Mirror<'a, T>(MatMut<'a, T>);
-
-impl<T: Scalar> Task<T> for Mirror<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<Element = T>>(self, simd: S) {
-        mirror(simd, self.0);
-    }
 }

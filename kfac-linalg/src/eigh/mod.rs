@@ -12,8 +12,9 @@ pub mod refresh;
 pub mod roots;
 mod scale;
 mod solver;
-mod symmetric;
 
+pub(crate) use order::OrderTasks;
+pub(crate) use scale::ScaleTasks;
 pub use solver::{Eigensolver, Jacobi, Method, Qr};
 
 use crate::error::{ScratchError, ShapeError};

@@ -1,9 +1,15 @@
 //! Eigenvalues upwards, and their eigenvectors with them.
 
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
 use crate::scalar::Scalar;
 use crate::view::MatMut;
 use core::cmp::Ordering;
+
+compiled_here! {
+    /// Tasks of sorting.
+    OrderTasks: RowsToColumns<'a> -> (),
+}
 
 /// Fills `order` with the places of `keys`, smallest key first.
 ///
@@ -24,7 +30,7 @@ pub(super) fn place<T: Scalar>(index: T) -> usize {
 }
 
 /// Row `order[j]` of a square becomes column `j` of `q`.
-pub(super) struct RowsToColumns<'a, T> {
+pub struct RowsToColumns<'a, T> {
     /// Row-major.
     pub(super) rows: &'a [T],
     pub(super) order: &'a [T],
@@ -76,7 +82,7 @@ mod tests {
         ascending(&d, &mut order);
         assert_eq!(order, [1.0, 2.0, 0.0]);
         let view = MatMut::row_major(&mut q, 3, 3).unwrap();
-        Reproducible.run(RowsToColumns { rows: &rows, order: &order, q: view });
+        Kernel::<f64>::run(Reproducible, RowsToColumns { rows: &rows, order: &order, q: view });
         assert_eq!(q, [10.0, 20.0, 30.0, 11.0, 21.0, 31.0, 12.0, 22.0, 32.0]);
     }
 

@@ -7,11 +7,11 @@
 //! Roots of order `2^k` are square roots, correctly rounded; others go through `libm`'s power in double precision.
 //! Both have the same bits on every target.
 
-use super::symmetric::Mirror;
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::{Accumulate, ProductError, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
+use crate::triangle::copy::Mirror;
 use crate::view::{MatMut, MatRef};
 use core::fmt;
 

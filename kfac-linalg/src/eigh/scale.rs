@@ -1,10 +1,16 @@
 //! Scaling by a power of two: squares then neither overflow nor underflow, whatever the units, and not a bit is lost.
 
 use super::EighError;
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{Simd, Task};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::MatRef;
+
+compiled_here! {
+    /// Tasks of scaling.
+    ScaleTasks: Largest<'a> -> Option<Self>,
+}
 
 /// A power of two and its inverse.
 #[derive(Clone, Copy)]
@@ -51,7 +57,7 @@ impl<T: Scalar> Scale<T> {
 }
 
 /// The largest size of an element of the lower triangle; none where one is not finite or rows are not neighbours.
-struct Largest<'a, T>(MatRef<'a, T>);
+pub struct Largest<'a, T>(MatRef<'a, T>);
 
 impl<T: Scalar> Task<T> for Largest<'_, T> {
     type Output = Option<T>;

@@ -2,11 +2,17 @@
 
 use super::dot::{PARTIAL_SUMS, join};
 use super::{Accumulate, chain_len};
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
 use crate::error::ShapeError;
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::MatRef;
+
+compiled_here! {
+    /// Products with a vector.
+    VectorTasks: Gemv<'a> -> (), Dots<'a> -> (),
+}
 
 /// `y = scale A x` or `y += scale A x`, element by element the bits of [`gemm`](super::gemm()) with one column, under
 /// every kernel with instructions of its own.
@@ -74,7 +80,7 @@ const ROWS: usize = if cfg!(target_pointer_width = "64") { 512 } else { 64 };
 /// Columns that are read at a time.
 const COLS: usize = 4;
 
-struct Gemv<'a, T> {
+pub struct Gemv<'a, T> {
     y: &'a mut [T],
     store: Accumulate<T>,
     a: MatRef<'a, T>,
@@ -226,7 +232,7 @@ fn finish<S: Simd<Element: Scalar>>(
 /// Rows that are read at a time. Four or eight are slower: rows that lie a power of two apart get in each other's way.
 const DOTS: usize = 2;
 
-struct Dots<'a, T> {
+pub struct Dots<'a, T> {
     y: &'a mut [T],
     store: Accumulate<T>,
     a: MatRef<'a, T>,

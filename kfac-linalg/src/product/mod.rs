@@ -13,6 +13,7 @@ mod trsm;
 
 pub use dot::{dot, sum_terms};
 pub use gemm::{gemm, gemm_scratch_len};
+pub(crate) use gemv::VectorTasks;
 pub use gemv::{gemv, gemv_dots};
 pub use syrk::{syrk, syrk_lower, syrk_scratch_len};
 #[cfg(feature = "threads")]

@@ -14,8 +14,14 @@
 //! down the rows together. Lanes never meet: the bits of a column do not depend on the register width.
 
 use super::{Shifts, Tridiagonal};
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{MOST_LANES, Simd, Task};
 use crate::scalar::Scalar;
+
+compiled_here! {
+    /// Tasks of these systems.
+    ShiftedTasks: Solve<'a> -> Option<usize>, FirstBadPivot<'a> -> Option<(usize, Self)>,
+}
 
 /// Registers that go down the rows together.
 const TOGETHER: usize = 4;
@@ -33,7 +39,7 @@ pub(super) const fn room_len(n: usize, columns: usize) -> usize {
 
 /// Solves column `j` of `x` (rows [`row_len`] apart) with `d_j T + λ I`, in place. Gives the first column that has a
 /// pivot that is not positive, or a solution that is not finite.
-pub(super) struct Solve<'a, T> {
+pub struct Solve<'a, T> {
     pub(super) a: Tridiagonal<'a, T>,
     pub(super) shifts: Shifts<'a, T>,
     pub(super) x: &'a mut [T],
@@ -155,7 +161,7 @@ impl<V: Copy> Pivot<V> {
 }
 
 /// The first pivot of `d T + λ I` that is zero or negative, exactly as [`Solve`] computes it, and its row.
-pub(super) struct FirstBadPivot<'a, T> {
+pub struct FirstBadPivot<'a, T> {
     pub(super) a: Tridiagonal<'a, T>,
     pub(super) d: T,
     pub(super) lambda: T,

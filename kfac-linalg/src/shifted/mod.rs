@@ -22,6 +22,7 @@ use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use core::fmt;
+pub(crate) use lanes::ShiftedTasks;
 use lanes::{FirstBadPivot, Solve, room_len, row_len};
 
 /// `A = Q T Qᵀ` with `Q` orthogonal and `T` symmetric and tridiagonal, on borrowed memory.

@@ -1,6 +1,6 @@
 //! Between strided views and *strips*: rows of a few whole registers, one after the other.
 
-use crate::arch::simd::{MOST_LANES, Simd, transposed};
+use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 
@@ -196,5 +196,17 @@ pub(crate) fn mirror<S: Simd<Element: Scalar>>(simd: S, mut a: MatMut<'_, S::Ele
                 simd.store_lanes(to, x, wanted);
             }
         }
+    }
+}
+
+/// Makes a square symmetric: its lower triangle decides.
+pub struct Mirror<'a, T>(pub(crate) MatMut<'a, T>);
+
+impl<T: Scalar> Task<T> for Mirror<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<Element = T>>(self, simd: S) {
+        mirror(simd, self.0);
     }
 }

@@ -20,13 +20,13 @@ use crate::view::{MatMut, MatRef};
 /// Factors the lower triangle of `a` in `room`, [`triangle_len`] numbers that become a [`Triangle`].
 ///
 /// Gives the first pivot that is not a positive finite number with a finite reciprocal.
-pub(crate) struct Factor<'a, T> {
+pub struct Factor<'a, T> {
     pub(crate) a: MatRef<'a, T>,
     pub(crate) room: &'a mut [T],
 }
 
 /// A pivot that no elimination can go on from.
-pub(crate) struct BadPivot<T> {
+pub struct BadPivot<T> {
     pub(crate) index: usize,
     pub(crate) value: T,
 }
@@ -147,7 +147,7 @@ impl<T: Scalar> Group<T> {
 }
 
 /// Reads the upper triangle of `u`, which is finished, into `room`, [`triangle_len`] numbers that become a [`Triangle`].
-pub(crate) struct Read<'a, T> {
+pub struct Read<'a, T> {
     pub(crate) u: MatRef<'a, T>,
     pub(crate) room: &'a mut [T],
 }
@@ -188,7 +188,7 @@ fn load_block<'a, S: Simd<Element: Scalar>>(
 }
 
 /// Writes `L` into the lower triangle of a square view, and nothing above its diagonal.
-pub(crate) struct Write<'a, T> {
+pub struct Write<'a, T> {
     pub(crate) triangle: Triangle<'a, T>,
     pub(crate) to: MatMut<'a, T>,
 }

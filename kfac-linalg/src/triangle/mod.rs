@@ -35,7 +35,22 @@ pub(crate) mod factor;
 pub(crate) mod panel;
 pub(crate) mod substitute;
 
+use crate::arch::compiled::compiled_here;
 use crate::scalar::Scalar;
+use copy::Mirror;
+use factor::{BadPivot, Factor, Read, Write};
+use substitute::{Inverse, Substitute};
+
+compiled_here! {
+    /// Tasks on triangular blocks, and on the triangles of a square.
+    TriangleTasks:
+        Factor<'a> -> Result<(), BadPivot<Self>>,
+        Read<'a> -> (),
+        Write<'a> -> (),
+        Substitute<'a> -> (),
+        Inverse<'a> -> (),
+        Mirror<'a> -> (),
+}
 
 /// Rows that advance together; a block has whole groups.
 pub(crate) const GROUP: usize = 8;

@@ -19,7 +19,7 @@ pub(crate) enum Way<T> {
 }
 
 /// Writes the solution in place of `B`.
-pub(crate) struct Substitute<'a, T> {
+pub struct Substitute<'a, T> {
     pub(crate) triangle: Triangle<'a, T>,
     pub(crate) way: Way<T>,
     pub(crate) b: MatMut<'a, T>,
@@ -30,7 +30,7 @@ pub(crate) struct Substitute<'a, T> {
 }
 
 /// Writes `(L Lᵀ)⁻¹`: the lower triangle, and what falls off of the upper one.
-pub(crate) struct Inverse<'a, T> {
+pub struct Inverse<'a, T> {
     pub(crate) triangle: Triangle<'a, T>,
     pub(crate) to: MatMut<'a, T>,
     /// [`strip_len`](super::strip_len) numbers.

@@ -153,7 +153,9 @@ impl Contest {
             assert!(
                 distance <= tolerance,
                 "{}: {} differs from {} by {distance:e}, more than {tolerance:e}",
-                self.subject, peer, ours,
+                self.subject,
+                peer,
+                ours,
             );
         }
     }

@@ -24,13 +24,19 @@ pub fn hold<T: Number>(stage: &mut Stage) {
         for (spectrum, input) in [("relu", relu_factor as fn(usize) -> Vec<f64>), ("flat", flat_spectrum)] {
             let subject = |family| subject::<T>(family, n, spectrum);
             contest(stage, subject(Family::Eigh), || input(n), cold::<T>);
-            contest::<T>(stage, subject(Family::EighReproducible), || input(n), |a| {
-                vec![ours::qr(Reproducible, a), ours::qr(Fast::detect(), a).named("Fast")]
-            });
+            contest::<T>(
+                stage,
+                subject(Family::EighReproducible),
+                || input(n),
+                |a| vec![ours::qr(Reproducible, a), ours::qr(Fast::detect(), a).named("Fast")],
+            );
         }
-        contest::<T>(stage, subject::<T>(Family::DampedRefresh, n, "relu"), || relu_factor(n), |a| {
-            vec![ours::tridiagonal(a), faer::eigh(a)]
-        });
+        contest::<T>(
+            stage,
+            subject::<T>(Family::DampedRefresh, n, "relu"),
+            || relu_factor(n),
+            |a| vec![ours::tridiagonal(a), faer::eigh(a)],
+        );
         refreshes::<T>(stage, n);
     }
 }
@@ -58,13 +64,18 @@ fn refreshes<T: Number>(stage: &mut Stage, n: usize) {
     let [before, after] = MOMENTS.map(|batches| moving_average(Features::Relu, n, batches));
     let before = Buffer::<T>::nearest(&before);
     let before = before.matrix(n, n);
-    contest::<T>(stage, subject, || after.clone(), |a| {
-        if jacobi {
-            vec![ours::jacobi_warm(a, before), faer::eigh(a), nalgebra::eigh(a)]
-        } else {
-            vec![ours::refresh(a, before), faer::eigh(a)]
-        }
-    });
+    contest::<T>(
+        stage,
+        subject,
+        || after.clone(),
+        |a| {
+            if jacobi {
+                vec![ours::jacobi_warm(a, before), faer::eigh(a), nalgebra::eigh(a)]
+            } else {
+                vec![ours::refresh(a, before), faer::eigh(a)]
+            }
+        },
+    );
 }
 
 fn subject<T: Number>(family: Family, n: usize, spectrum: &str) -> Subject {

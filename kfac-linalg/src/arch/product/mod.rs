@@ -13,9 +13,16 @@ mod packing;
 mod tile;
 
 pub(crate) use blocks::{block_len, scratch_len};
-pub(crate) use drive::{Packing, Product};
+pub(crate) use drive::Packing;
+pub(crate) use drive::Product;
 
+use super::compiled::compiled_here;
 use core::ops::Range;
+
+compiled_here! {
+    /// Products.
+    ProductTasks: Product<'a> -> (),
+}
 
 /// An operand to read: element `(i, j)` lies at `ptr + i row + j col`.
 #[derive(Clone, Copy)]

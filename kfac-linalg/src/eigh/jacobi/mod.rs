@@ -14,15 +14,16 @@ mod sweep;
 mod warm;
 
 pub use super::{EighError, Outcome};
+pub(crate) use sweep::JacobiTasks;
 pub use warm::warm;
 
 use super::order::{RowsToColumns, ascending, place};
 use super::scale::Scale;
-use super::symmetric::Mirror;
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::product::gemm_scratch_len;
 use crate::scalar::Scalar;
+use crate::triangle::copy::Mirror;
 use crate::view::{MatMut, MatRef};
 use sweep::{Sweeps, Tournament, tournament_len};
 

@@ -15,11 +15,17 @@
 //! seat; nothing is ever rotated into it.
 
 use super::{Budget, Outcome};
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{Simd, Task};
 use crate::eigh::partial::PartialSums;
 use crate::error::ShapeError;
 use crate::scalar::Scalar;
 use crate::view::MatMut;
+
+compiled_here! {
+    /// Tasks of this solver.
+    JacobiTasks: Sweeps<'a, 'b> -> Outcome,
+}
 
 /// The most lanes that a register of this machine can have.
 const LANES: usize = if cfg!(target_arch = "x86_64") { 16 } else { 4 };
@@ -129,7 +135,7 @@ impl<'a, T: Scalar> Tournament<'a, T> {
 }
 
 /// Sweeps within the budget; `d` becomes the diagonal.
-pub(super) struct Sweeps<'a, 'b, T> {
+pub struct Sweeps<'a, 'b, T> {
     pub(super) tournament: &'b mut Tournament<'a, T>,
     pub(super) budget: Budget,
     pub(super) d: &'b mut [T],

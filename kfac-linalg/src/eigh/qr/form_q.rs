@@ -77,7 +77,7 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
 }
 
 /// `T` of one block, row after row, from the lower triangle of `VᵀV`. Both have rows of [`BLOCK`] numbers.
-struct Triangle<'a, T> {
+pub struct Triangle<'a, T> {
     gram: &'a [T],
     tau: &'a [T],
     triangle: &'a mut [T],

@@ -10,21 +10,21 @@
 //! Quintana-Orti 2014, ACM TOMS 40:18 (wavefronts).
 
 mod form_q;
+mod iterate;
 mod reduce;
 mod rotate;
 mod sweep;
 
 use super::scale::Scale;
 use super::{EighError, Outcome};
-use crate::arch::simd::{Simd, Task};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
-use core::cmp::Ordering;
+use iterate::Iterate;
 use reduce::{Halves, Reduce};
-use rotate::Waves;
-use sweep::Diagonalise;
+
+pub(crate) use iterate::QrTasks;
 
 /// Numbers in a cache line of the smaller type: room to begin on one.
 const LINE: usize = 16;
@@ -71,56 +71,6 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
         Some(index) => Err(EighError::Overflow { index }),
         None if outcome.converged => Ok(outcome),
         None => Err(EighError::BudgetSpent(outcome)),
-    }
-}
-
-/// From `A = Q T Qᵀ` to the eigenvectors and eigenvalues, which are sorted.
-struct Iterate<'a, T> {
-    q: MatMut<'a, T>,
-    d: &'a mut [T],
-    e: &'a mut [T],
-    scratch: &'a mut [T],
-}
-
-impl<T: Scalar> Task<T> for Iterate<'_, T> {
-    type Output = Outcome;
-
-    #[inline(always)]
-    fn run<S: Simd<Element = T>>(mut self, simd: S) -> Outcome {
-        let Self { d, e, .. } = self;
-        let n = d.len();
-        let (strips, rest) = aligned(self.scratch).split_at_mut(rotate::strips_len(n));
-        let (waves, rest) = rest.split_at_mut(rotate::waves_len(n));
-        let (chain, rest) = rest.split_at_mut(sweep::chain_len(n));
-        let order = &mut rest[..n];
-
-        // Sweeps run from large elements to small ones: in the other direction they are more, and less accurate.
-        let size = |d: &[T]| d.iter().fold(T::ZERO, |sum, x| sum + x.abs());
-        let reversed = size(&d[n / 2..]) > size(&d[..n / 2]);
-        if reversed {
-            d.reverse();
-            e[..n.saturating_sub(1)].reverse();
-        }
-        if let Some(last) = e.last_mut() {
-            *last = T::ZERO;
-        }
-        e.iter_mut().for_each(|e| *e *= e.abs());
-        rotate::copy_in(simd, &self.q.as_ref(), strips, reversed);
-        let waves = Waves::new(waves, n);
-        let outcome = Diagonalise { d: &mut *d, e, chain, waves, strips: &mut *strips }.run(simd);
-
-        for (i, index) in order.iter_mut().enumerate() {
-            *index = T::from_usize(i);
-        }
-        // By value, then by place, so that the order is one whatever the algorithm of the sort.
-        let key = |index: &T| (d[index.to_f64() as usize], *index);
-        order.sort_unstable_by(|i, j| key(i).partial_cmp(&key(j)).unwrap_or(Ordering::Equal));
-        rotate::copy_out(simd, strips, order, &mut self.q);
-        for (sorted, index) in e.iter_mut().zip(&*order) {
-            *sorted = d[index.to_f64() as usize];
-        }
-        d.copy_from_slice(e);
-        outcome
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) fn smallest_square<T: Scalar>() -> T {
 }
 
 /// The reduction of `scale a`; `T`'s diagonal and off-diagonal come out scaled.
-pub(super) struct Reduce<'r, 'a, T> {
+pub struct Reduce<'r, 'a, T> {
     pub(super) a: MatRef<'a, T>,
     pub(super) scale: T,
     /// Becomes the reflectors.

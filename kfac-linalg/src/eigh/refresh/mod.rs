@@ -40,6 +40,7 @@ use crate::product::{Accumulate, TrsmError, dot, gemm, gemm_scratch_len, syrk_lo
 use crate::product::{trsm_lower, trsm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
+pub(crate) use passes::RefreshTasks;
 use passes::{Estimate, ScaleReversed, WithShift, vectors_len};
 
 /// Relative pivot down to which one pass makes the columns orthonormal within about 10 `n eps`: it leaves `n eps` over

@@ -1,13 +1,19 @@
 //! What a step does beside its products: copies, scalings, small triangles and estimates, all in registers.
 
+use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{Simd, Task};
 use crate::eigh::partial::PartialSums;
-use crate::eigh::symmetric::mirror;
 use crate::scalar::Scalar;
-use crate::view::MatRef;
+use crate::triangle::copy::mirror;
+use crate::view::{MatMut, MatRef};
+
+compiled_here! {
+    /// Tasks of a step.
+    RefreshTasks: WithShift<'a> -> (), ScaleReversed<'a> -> (), Estimate<'a> -> [f64; 2],
+}
 
 /// `A + λI`, both triangles, from the lower triangle of `a`.
-pub(super) struct WithShift<'a, T> {
+pub struct WithShift<'a, T> {
     pub(super) a: MatRef<'a, T>,
     pub(super) lambda: T,
     /// Row-major.
@@ -27,12 +33,14 @@ impl<T: Scalar> Task<T> for WithShift<'_, T> {
             }
             row[i] += self.lambda;
         }
-        mirror(simd, to, n, n);
+        if let Ok(to) = MatMut::row_major(to, n, n) {
+            mirror(simd, to);
+        }
     }
 }
 
 /// Rows in the opposite order, row `i` of the result divided by `beta[i]`.
-pub(super) struct ScaleReversed<'a, T> {
+pub struct ScaleReversed<'a, T> {
     pub(super) from: &'a [T],
     pub(super) beta: &'a [T],
     pub(super) to: &'a mut [T],
@@ -65,7 +73,7 @@ pub(super) const fn vectors_len(n: usize) -> usize {
 
 /// Eigenvalues and errors from `R = Lᵀ diag(β)`, as derived in the parent module; places count from the largest
 /// eigenvalue down. Gives `[off_diagonal, inverse_error]`.
-pub(super) struct Estimate<'a, T> {
+pub struct Estimate<'a, T> {
     pub(super) l: &'a [T],
     /// Old eigenvalues plus `λ`.
     pub(super) beta: &'a [T],
