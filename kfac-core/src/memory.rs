@@ -32,7 +32,9 @@
 use crate::map::{Map, Routine, Workspace};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
-use kfac_linalg::{Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product};
+use kfac_linalg::{
+    Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product, shifted,
+};
 
 /// What a map keeps per layer, as counts of each kind of array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +114,17 @@ const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> us
         return usize::MAX; // The routines' own lengths, a few squares, would not fit.
     }
     // At every shape that occurs: nothing says that a larger matrix takes more.
+    let products = max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n));
+    let smallest = shape.smallest_side();
     let routine = match workspace.routine {
-        Routine::Products => {
-            max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n))
-        }
+        Routine::None => 0,
+        Routine::Products => products,
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
-        Routine::Jacobi => max(eigh::jacobi::scratch_len::<T>(m), eigh::jacobi::scratch_len::<T>(n)),
+        Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
+        Routine::Reduction(method) => {
+            max(method.scratch_len::<T>(smallest), eigh::qr::tridiagonal_scratch_len::<T>(largest))
+        }
+        Routine::Shifted => max(products, shifted::solve_scratch_len::<T>(largest, smallest)),
     };
     let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
     let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));
@@ -423,7 +430,8 @@ impl<'s, T: Scalar> SideState<'s, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::{Eigenbasis, Factored};
+    use crate::map::{Eigenbasis, Factored, Shifted};
+    use kfac_linalg::eigh::{Jacobi, Qr};
     use kfac_linalg::{Fast, Reproducible};
 
     const NET: [LayerShape; 5] = [
@@ -441,6 +449,7 @@ mod tests {
             let gemm = product::gemm_scratch_len::<T>;
             let inverse = cholesky::inverse_scratch_len::<T>;
             let jacobi = eigh::jacobi::scratch_len::<T>;
+            let qr = eigh::qr::scratch_len::<T>;
             for shape in NET {
                 let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
                 let apply = m * n + n; // `V` and a row of it.
@@ -452,13 +461,23 @@ mod tests {
                 ] {
                     assert!(scratch_len::<T, K, Factored>(&[shape]) >= needed, "{shape:?}: {needed}");
                 }
+                let products =
+                    [apply + m * n + gemm(m, n, m), apply + m * n + gemm(m, n, n)].into_iter().max();
+                for needed in [products.unwrap(), 2 * n * n + n + jacobi(n), 2 * m * m + m + jacobi(m)] {
+                    let found = scratch_len::<T, K, Eigenbasis<Jacobi>>(&[shape]);
+                    assert!(found >= needed, "{shape:?}: {needed}");
+                }
+                for needed in [products.unwrap(), 2 * n * n + n + qr(n), 2 * m * m + m + qr(m)] {
+                    assert!(scratch_len::<T, K, Eigenbasis<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                let smallest = shape.smallest_side();
                 for needed in [
-                    2 * n * n + n + jacobi(n),
-                    2 * m * m + m + jacobi(m),
-                    apply + m * n + gemm(m, n, m),
-                    apply + m * n + gemm(m, n, n),
+                    products.unwrap(),
+                    apply + m * n + shifted::solve_scratch_len::<T>(largest, smallest),
+                    2 * smallest * smallest + smallest + qr(smallest),
+                    2 * largest * largest + 2 * largest + eigh::qr::tridiagonal_scratch_len::<T>(largest),
                 ] {
-                    assert!(scratch_len::<T, K, Eigenbasis>(&[shape]) >= needed, "{shape:?}: {needed}");
+                    assert!(scratch_len::<T, K, Shifted<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
                 }
                 for width in [m, n] {
                     assert!(observe_scratch_len::<T, K>(shape) >= panel_len::<T, K>(width), "{shape:?}");

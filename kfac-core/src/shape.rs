@@ -71,6 +71,16 @@ impl LayerShape {
         if self.outputs > self.inputs { self.outputs } else { self.inputs }
     }
 
+    /// The smaller of `m` and `n`.
+    pub const fn smallest_side(self) -> usize {
+        if self.outputs > self.inputs { self.inputs } else { self.outputs }
+    }
+
+    /// The side of the smaller factor; the output side where they are equal.
+    pub const fn smaller_side(self) -> Side {
+        if self.outputs > self.inputs { Side::Input } else { Side::Output }
+    }
+
     /// The size of the factor on `side`.
     pub const fn side(self, side: Side) -> usize {
         match side {

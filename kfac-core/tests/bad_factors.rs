@@ -8,6 +8,7 @@ use common::{Room, bits, random};
 use kfac_core::damping::split::DampingError;
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::cholesky::CholeskyError;
+use kfac_core::linalg::eigh::Jacobi;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{MatMut, MatRef, Reproducible};
 use kfac_core::map::{Eigenbasis, Factored, MapError};
@@ -127,7 +128,7 @@ fn negative_eigenvalues_count_as_zero() {
 #[test]
 fn a_side_that_fails_three_times_is_returned_though_the_other_side_succeeds() {
     // One sweep, and nothing but convergence is accepted: a full matrix fails, a diagonal one does not.
-    let map = Eigenbasis { budget: Budget { sweeps: 1, tolerance: 0.5, accept: 0.0 } };
+    let map = Eigenbasis { solver: Jacobi { budget: Budget { sweeps: 1, tolerance: 0.5, accept: 0.0 } } };
     let net = [LayerShape::dense(5, 2).without_bias()];
     let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&net);
     let (mut kfac, scratch) = room.precondition(&net, map, Reproducible);

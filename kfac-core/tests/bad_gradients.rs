@@ -7,8 +7,9 @@ use common::run::{self, LAST, NET};
 use common::{Room, bits, saved};
 use kfac_core::error::Quantity;
 use kfac_core::evidence::{Moments, OutputGradients, Rows};
+use kfac_core::linalg::shifted::ShiftedError;
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, MapError};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, MapError, Shifted};
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape};
 
 #[test]
@@ -107,8 +108,11 @@ fn a_preconditioned_gradient_that_overflows_is_not_written() {
             for v in [[1e-3, 0.0, 0.0, 1e10_f32], [0.0, 0.0, 0.0, -1e10]] {
                 let mut u = v;
                 let error = kfac.precondition_flat(&mut u, scratch).unwrap_err();
-                // The rotation of `Eigenbasis` spreads the infinity: any place may be the first.
-                let LayerErrorKind::NotFinite { quantity: Quantity::Preconditioned, .. } = error.kind else {
+                // The rotation of `Eigenbasis` spreads the infinity: any place may be the first. `Shifted` meets it on
+                // the way.
+                let (LayerErrorKind::NotFinite { quantity: Quantity::Preconditioned, .. }
+                | LayerErrorKind::Apply(MapError::Shifted(ShiftedError::Overflow { .. }))) = error.kind
+                else {
                     panic!("{}: {error}", M::NAME)
                 };
                 assert_eq!(bits(&u), bits(&v), "{}", M::NAME);
@@ -126,6 +130,7 @@ fn a_preconditioned_gradient_that_overflows_is_not_written() {
     }
     Overflowing::check(Factored);
     Overflowing::check(Eigenbasis::full());
+    Overflowing::check(Shifted::full());
 }
 
 /// Both factors fit into `f32`, their largest eigenvalues' product does not: `V` over infinity would be 0.

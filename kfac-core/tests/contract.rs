@@ -5,8 +5,9 @@ mod common;
 use common::dense::{Matrix, assert_close, dot};
 use common::{Room, bits, factor, random, widened};
 use kfac_core::evidence::{Moments, OutputGradients, Rows};
+use kfac_core::linalg::eigh::Eigensolver;
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{DampingInForce, Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{DampingInForce, Eigenbasis, FactorMap, Factored, Shifted};
 use kfac_core::report::Preconditioned;
 use kfac_core::shape::Side;
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape, Preconditioner};
@@ -47,7 +48,13 @@ impl<T: Scalar> Subject<T> for Factored {
     }
 }
 
-impl<T: Scalar> Subject<T> for Eigenbasis {
+impl<T: Scalar, S: Eigensolver> Subject<T> for Eigenbasis<S> {
+    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
+        a.kron(g).shifted(lambda)
+    }
+}
+
+impl<T: Scalar> Subject<T> for Shifted {
     fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
         a.kron(g).shifted(lambda)
     }
@@ -68,6 +75,8 @@ trait Promise {
 fn holds_for_every_map(promise: &impl Promise) {
     holds_for(promise, Factored);
     holds_for(promise, Eigenbasis::full());
+    holds_for(promise, Eigenbasis::jacobi());
+    holds_for(promise, Shifted::full());
 }
 
 fn holds_for<M: Subject<f32> + Subject<f64>>(promise: &impl Promise, map: M) {
@@ -510,6 +519,7 @@ fn a_layer_whose_output_has_died_is_preconditioned_for_good() {
     }
     check(Factored);
     check(Eigenbasis::full());
+    check(Shifted::full());
 }
 
 /// A preconditioner that owns its memory computes what one in lent memory does.

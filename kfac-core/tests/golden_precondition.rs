@@ -10,7 +10,7 @@ use common::{Room, factor, widened};
 use kfac_core::damping::split::{Split, Trace, split_damping};
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::{Kernel, MatMut, MatRef, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
 use kfac_core::report::Preconditioned;
 use kfac_core::shape::Side;
 use kfac_core::step::{ClipError, KlClip};
@@ -77,8 +77,10 @@ fn precondition_network<T: Scalar, K: Kernel<T>>(
             let lambda = T::from_f64(number(&damped["lambda"]).unwrap());
             let factored = fisher.precondition(kernel, Factored, lambda, &gradients);
             let exact = fisher.precondition(kernel, Eigenbasis::full(), lambda, &gradients);
+            let shifted = fisher.precondition(kernel, Shifted::full(), lambda, &gradients);
             case.compare("u_factored", &damped["u_factored"], &factored[layer]);
             case.compare("u_exact", &damped["u_exact"], &exact[layer]);
+            case.compare("u_exact", &damped["u_exact"], &shifted[layer]);
         }
     }
 }
@@ -159,6 +161,8 @@ fn precondition_raw<T: Scalar, K: Kernel<T>>(kernel: K, case: &Case) {
     let lambda = T::from_f64(case.number("lambda"));
     case.expect("u_factored", &precondition_moments(kernel, Factored, [&a, &g, &v], lambda));
     case.expect("u_exact", &precondition_moments(kernel, Eigenbasis::full(), [&a, &g, &v], lambda));
+    case.expect("u_exact", &precondition_moments(kernel, Eigenbasis::jacobi(), [&a, &g, &v], lambda));
+    case.expect("u_exact", &precondition_moments(kernel, Shifted::full(), [&a, &g, &v], lambda));
 
     // `u_per_factor_lambda` is what a peer computes.
     let split = split(&a, &g, lambda);

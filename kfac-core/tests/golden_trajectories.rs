@@ -12,7 +12,7 @@ use common::{Room, factor, widened};
 use kfac_core::LayerShape;
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
 use kfac_core::linalg::{Kernel, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
 use kfac_core::recipe::{AdaptiveStep, PredictedChange};
 use kfac_core::shape::Side;
 use kfac_core::step::{FisherProducts, Slopes};
@@ -33,7 +33,10 @@ impl Body for Trajectories {
         assert_eq!(case.inputs["fisher"], "exact", "{}", case.label);
         match case.inputs["map"].as_str() {
             Some("factored") => run_trajectory(kernel, Factored, &Problem::<T>::of(case)),
-            Some("exact") => run_trajectory(kernel, Eigenbasis::full(), &Problem::<T>::of(case)),
+            Some("exact") => {
+                run_trajectory(kernel, Eigenbasis::full(), &Problem::<T>::of(case));
+                run_trajectory(kernel, Shifted::full(), &Problem::<T>::of(case));
+            }
             other => panic!("{}: no map {other:?}", case.label),
         }
         case.assert_compared::<T>();

@@ -3,9 +3,10 @@
 
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
 use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
+use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map, Shifted};
 use kfac_core::memory::{Memory, scratch_len, state_len};
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
@@ -169,26 +170,23 @@ fn the_counter_counts() {
     assert_eq!((vector.len(), allocations), (3, 1));
 }
 
-#[test]
-fn no_verb_of_the_factored_map_allocates() {
-    const SINGLE: usize = numbers_len::<f32, Factored>();
-    const DOUBLE: usize = numbers_len::<f64, Factored>();
-    static IN_SINGLE: Mutex<Room<f32, SINGLE, { needed_scratch::<f32, Factored>() }>> =
-        Mutex::new(Room::new());
-    static IN_DOUBLE: Mutex<Room<f64, DOUBLE, { needed_scratch::<f64, Factored>() }>> =
-        Mutex::new(Room::new());
-    IN_SINGLE.lock().unwrap().assert_no_allocation(Factored);
-    IN_DOUBLE.lock().unwrap().assert_no_allocation(Factored);
+/// A test for a map, in `f32` and `f64`, in memory whose size is known to the compiler.
+macro_rules! no_verb_allocates {
+    ($test:ident, $map:ty, $value:expr) => {
+        #[test]
+        fn $test() {
+            type Of<T, const NUMBERS: usize, const SCRATCH: usize> = Mutex<Room<T, NUMBERS, SCRATCH>>;
+            static SINGLE: Of<f32, { numbers_len::<f32, $map>() }, { needed_scratch::<f32, $map>() }> =
+                Mutex::new(Room::new());
+            static DOUBLE: Of<f64, { numbers_len::<f64, $map>() }, { needed_scratch::<f64, $map>() }> =
+                Mutex::new(Room::new());
+            SINGLE.lock().unwrap().assert_no_allocation($value);
+            DOUBLE.lock().unwrap().assert_no_allocation($value);
+        }
+    };
 }
 
-#[test]
-fn no_verb_of_the_eigenbasis_map_allocates() {
-    const SINGLE: usize = numbers_len::<f32, Eigenbasis>();
-    const DOUBLE: usize = numbers_len::<f64, Eigenbasis>();
-    static IN_SINGLE: Mutex<Room<f32, SINGLE, { needed_scratch::<f32, Eigenbasis>() }>> =
-        Mutex::new(Room::new());
-    static IN_DOUBLE: Mutex<Room<f64, DOUBLE, { needed_scratch::<f64, Eigenbasis>() }>> =
-        Mutex::new(Room::new());
-    IN_SINGLE.lock().unwrap().assert_no_allocation(Eigenbasis::full());
-    IN_DOUBLE.lock().unwrap().assert_no_allocation(Eigenbasis::bounded(2));
-}
+no_verb_allocates!(no_verb_of_factored_allocates, Factored, Factored);
+no_verb_allocates!(no_verb_of_eigenbasis_allocates, Eigenbasis<Qr>, Eigenbasis::full());
+no_verb_allocates!(no_verb_of_eigenbasis_by_jacobi_allocates, Eigenbasis<Jacobi>, Eigenbasis::bounded(2));
+no_verb_allocates!(no_verb_of_shifted_allocates, Shifted<Qr>, Shifted::full());

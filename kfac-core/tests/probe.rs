@@ -1,11 +1,15 @@
 //! The job of the no-allocator probe, with `std`: its hashes are those that the probe must print.
 
+#[path = "../firmware/probe/src/cases.rs"]
+mod cases;
 #[path = "../firmware/probe/src/job.rs"]
 #[allow(unreachable_pub)] // It is a module of another program.
 mod job;
 
-use job::{Eigenbasis32, Eigenbasis64, Factored32, Factored64, Failed};
-use kfac_core::map::{Eigenbasis, Factored};
+use cases::for_each_case;
+use job::{Failed, Room, room};
+use kfac_core::linalg::eigh::{Jacobi, Qr};
+use kfac_core::map::{Eigenbasis, Factored, Shifted};
 
 const EXPECTED: &str = include_str!("../firmware/probe/expected.txt");
 
@@ -18,19 +22,20 @@ fn line(name: &str, outcome: Result<u64, Failed>) -> String {
 
 #[test]
 fn with_std_the_job_has_the_bits_of_the_program_without_an_allocator() {
-    let found = [
-        line("factored-f32", job::run(Factored, &mut Factored32::new())),
-        line("factored-f64", job::run(Factored, &mut Factored64::new())),
-        line("eigenbasis-f32", job::run(Eigenbasis::bounded(3), &mut Eigenbasis32::new())),
-        line("eigenbasis-f64", job::run(Eigenbasis::bounded(3), &mut Eigenbasis64::new())),
-    ];
-    assert_eq!(found.concat(), EXPECTED);
+    let mut found = String::new();
+    macro_rules! run {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {
+            found += &line($name, job::run($map, &mut <room!($float, $type)>::new()));
+        };
+    }
+    for_each_case!(run);
+    assert_eq!(found, EXPECTED);
 }
 
 /// Memory is used again without being cleared by hand: `new` does that.
 #[test]
 fn a_second_run_in_the_same_memory_has_the_same_bits() {
-    let mut room = Eigenbasis64::new();
+    let mut room: room!(f64, Eigenbasis<Jacobi>) = Room::new();
     let [first, second] = [(); 2].map(|()| line("", job::run(Eigenbasis::bounded(3), &mut room)));
     assert_eq!(first, second);
 }

@@ -7,9 +7,10 @@ use common::run::{self, NET};
 use common::{Room, saved};
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt};
 use kfac_core::error::SettingError;
+use kfac_core::linalg::eigh::Jacobi;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
 use kfac_core::memory::state_len;
 use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep, ResumeError};
 use kfac_core::saved::saved_len;
@@ -67,6 +68,7 @@ fn a_run_that_was_interrupted_after_any_step_continues_to_the_bit() {
     }
     with_map(Factored);
     with_map(Eigenbasis::full());
+    with_map(Shifted::full());
     // Bases that are not converged, each going on from the last.
     with_map(Eigenbasis::bounded(1));
 }
@@ -87,7 +89,7 @@ fn a_state_that_was_verified_is_not_restored_until_it_is_told_to() {
 #[test]
 fn failures_are_counted_across_an_interruption() {
     // No sweep suffices, and nothing but convergence is accepted.
-    let map = Eigenbasis { budget: Budget { sweeps: 0, tolerance: 0.5, accept: 0.0 } };
+    let map = Eigenbasis { solver: Jacobi { budget: Budget { sweeps: 0, tolerance: 0.5, accept: 0.0 } } };
     let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&NET);
     let (mut kfac, scratch) = room.precondition(&NET, map, Reproducible);
     run::observe(&mut kfac, 0, 0..NET.len(), scratch);
@@ -117,6 +119,7 @@ fn a_saved_state_is_as_long_as_promised_and_little_else_than_the_numbers() {
     }
     check::<f32, _>(Factored);
     check::<f64, _>(Eigenbasis::full());
+    check::<f64, _>(Shifted::full());
 }
 
 #[test]

@@ -324,8 +324,13 @@ const REGRESSION: Net<Reproducible> = Net {
 fn regression() -> (Net64, Vec<f64>) {
     let network = REGRESSION.build(Loss::Square, Reproducible);
     let mut weights = weights(&network, 5);
-    (0..3).for_each(|unit| weights[4 * unit + 2] = 0.0);
+    forget_last_input(&mut weights);
     (network, weights)
+}
+
+/// The gradient of these weights is zero, but a rotation into an eigenbasis and back leaves a rounding.
+fn forget_last_input(weights: &mut [f64]) {
+    (0..3).for_each(|unit| weights[4 * unit + 2] = 0.0);
 }
 
 fn good_batch(network: &Net64, seed: u64) -> Batch<f64> {
@@ -357,6 +362,7 @@ fn run_with(build: Build, bad: Option<(Spoil, &str)>, what: &str) -> Vec<u64> {
         let StepReport { loss, lambda, .. } = optimizer.step(&mut network, &mut weights, &batch).unwrap();
         record.extend(bits(&[loss, lambda.unwrap_or(0.0)]));
         record.extend(bits(&weights));
+        forget_last_input(&mut weights);
     }
     record
 }

@@ -1,68 +1,61 @@
+use super::basis::{DECOMPOSITION, decompose};
 use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
 };
 use crate::memory::{LayerState, Layout};
 use crate::shape::Side;
-use kfac_linalg::eigh::jacobi::{self, Budget};
+use kfac_linalg::eigh::jacobi::Budget;
+use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
 use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 
 /// `U = Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`: the damping of `A (x) G + λ I` is exact for every `λ`, with no
 /// new decomposition. Only the division costs `O(mn)`; the four products cost `O(mn(m+n))`.
 ///
-/// The eigenbases come from the Jacobi method, each refresh from the basis of the last one. Its damping is the
-/// current one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Eigenbasis {
-    /// Sweeps that one refresh may take, and what happens when they do not suffice.
-    pub budget: Budget,
+/// The eigenbases come from the solver `S`: Householder reduction and QR, or Jacobi's method, whose code is smaller,
+/// whose work is bounded, and which begins each refresh from the basis of the last one. The damping is the current one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Eigenbasis<S = Qr> {
+    /// What decomposes the factors.
+    pub solver: S,
 }
 
-impl Eigenbasis {
-    /// Decomposes to full accuracy; a factor on which the sweeps do not suffice is an error.
+impl Eigenbasis<Qr> {
+    /// Decomposes to full accuracy by QR, the fastest way at every size.
     pub const fn full() -> Self {
-        Self { budget: Budget::FULL }
+        Self { solver: Qr }
+    }
+}
+
+impl Eigenbasis<Jacobi> {
+    /// Decomposes to full accuracy by Jacobi's method; a factor on which the sweeps do not suffice is an error.
+    pub const fn jacobi() -> Self {
+        Self { solver: Jacobi { budget: Budget::FULL } }
     }
 
-    /// Takes the basis that a bounded number of sweeps reaches. It is orthogonal whatever the number, and the
+    /// Takes the basis that a bounded number of Jacobi's sweeps reaches. It is orthogonal whatever the number, and the
     /// next refresh goes on from it.
     pub const fn bounded(sweeps: u8) -> Self {
-        Self { budget: Budget::bounded(sweeps) }
+        Self { solver: Jacobi { budget: Budget::bounded(sweeps) } }
     }
 
     /// The cost of one refresh, for [`Schedule::worst_step_flops`](crate::schedule::Schedule::worst_step_flops).
     pub const fn refresh_cost(self) -> Cost {
-        Cost { unit: RefreshUnit::Side, cubic: cubic_flops(self.budget.sweeps as u32) }
+        let flops = Method::Jacobi.flops(1, self.solver.budget.sweeps as u32);
+        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
     }
 }
 
-/// A sweep rotates rows, columns and eigenvectors: `n²/2` rotations of `n` pairs, three times, at 6 flops each.
-/// Before the first sweep the old basis is made orthonormal (`QᵀQ` and its product with `Q`) and applied on both
-/// sides: four products.
-const fn cubic_flops(sweeps: u32) -> u64 {
-    8 + 9 * sweeps as u64
-}
-
-impl Default for Eigenbasis {
-    fn default() -> Self {
-        Self::full()
-    }
-}
-
-impl<T: Scalar> Map<T> for Eigenbasis {
-    const NAME: &'static str = "eigenbasis";
+impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
+    const NAME: &'static str = match S::METHOD {
+        Method::Qr => "eigenbasis",
+        Method::Jacobi => "eigenbasis by jacobi",
+    };
     /// The statistics, the eigenvectors, the eigenvalues.
     const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 1, per_weight: 0 };
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
-    /// The factor, and the new eigenvectors and eigenvalues until they are known to be good.
-    const REFRESH: Workspace = Workspace {
-        both_squares: 0,
-        largest_squares: 2,
-        vectors: 1,
-        per_weight: 0,
-        routine: Routine::Jacobi,
-    };
+    const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
     /// The half-transformed gradient.
     const APPLY: Workspace = Workspace {
         both_squares: 0,
@@ -73,7 +66,8 @@ impl<T: Scalar> Map<T> for Eigenbasis {
     };
 
     fn cost(&self) -> Cost {
-        self.refresh_cost()
+        let flops = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
     }
 
     fn refresh<K: Kernel<T>>(
@@ -82,33 +76,9 @@ impl<T: Scalar> Map<T> for Eigenbasis {
         layer: &mut LayerState<'_, T>,
         side: Side,
         _lambda: T,
-        mut scratch: &mut [T],
+        scratch: &mut [T],
     ) -> Result<Refreshed, MapError> {
-        let arrays = layer.side(side);
-        let n = arrays.size;
-        let (factor, basis) = (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?);
-        let eigenvalues = take(&mut scratch, n)?;
-        arrays.write_factor(factor)?;
-        basis.copy_from_slice(arrays.square);
-        let zero_trace = factor.iter().step_by(n + 1).all(|&value| value == T::ZERO);
-
-        // A fresh layer's basis is zero, which no orthogonal matrix is.
-        let is_cold = arrays.square.iter().all(|&value| value == T::ZERO);
-        let decompose = if is_cold { jacobi::cold::<T, K> } else { jacobi::warm::<T, K> };
-        let a = MatRef::row_major(factor, n, n)?;
-        let q = MatMut::row_major(basis, n, n)?;
-        let outcome = decompose(kernel, a, q, eigenvalues, self.budget, scratch)
-            .map_err(|error| MapError::Eigh { side, error })?;
-        if basis.iter().chain(&*eigenvalues).any(|value| !value.is_finite()) {
-            return Err(MapError::NotFinite { side });
-        }
-        arrays.square.copy_from_slice(basis);
-        // A second moment has no negative eigenvalue; rounding has.
-        for (kept, &found) in arrays.diagonal.iter_mut().zip(&*eigenvalues) {
-            *kept = found.maximum(T::ZERO);
-        }
-        let flops = cubic_flops(outcome.sweeps) * (n as u64).pow(3);
-        Ok(Refreshed { flops, sweeps: outcome.sweeps, zero_trace })
+        decompose(kernel, self.solver, layer.side(side), side, scratch)
     }
 
     fn apply<K: Kernel<T>>(
@@ -146,4 +116,4 @@ impl<T: Scalar> Map<T> for Eigenbasis {
     }
 }
 
-impl<T: Scalar> FactorMap<T> for Eigenbasis {}
+impl<T: Scalar, S: Eigensolver> FactorMap<T> for Eigenbasis<S> {}

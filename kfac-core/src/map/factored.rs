@@ -41,7 +41,7 @@ impl<T: Scalar> Map<T> for Factored {
     };
 
     fn cost(&self) -> Cost {
-        Cost { unit: RefreshUnit::Layer, cubic: 1 }
+        Cost { unit: RefreshUnit::Layer, cubic: [1; 2] }
     }
 
     fn refresh<K: Kernel<T>>(

@@ -6,20 +6,25 @@
 //! |---|---|
 //! | [`Factored`] | `(G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹` |
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
+//! | [`Shifted`] | the same, without eigenvectors of the larger factor |
 
+mod basis;
 mod eigenbasis;
 mod factored;
+mod shifted;
 
 pub use eigenbasis::Eigenbasis;
 pub use factored::Factored;
+pub use shifted::Shifted;
 
 use crate::damping::split::DampingError;
 use crate::memory::{LayerState, Layout};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
 use kfac_linalg::cholesky::CholeskyError;
-use kfac_linalg::eigh::EighError;
+use kfac_linalg::eigh::{EighError, Method};
 use kfac_linalg::product::ProductError;
+use kfac_linalg::shifted::ShiftedError;
 use kfac_linalg::{Kernel, Scalar, ScratchError, ShapeError};
 
 /// Turns a gradient into a preconditioned gradient, from what it keeps per layer.
@@ -128,21 +133,27 @@ pub struct Workspace {
 /// Routines of `kfac-linalg` that need scratch of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routine {
+    /// None.
+    None,
     /// Products of an `m x n` matrix with square ones, `m x m` from the left and `n x n` from the right.
     Products,
     /// The inverse of a positive definite matrix, of either side.
     Inverse,
-    /// The Jacobi eigenvalue method, on either side.
-    Jacobi,
+    /// A decomposition into eigenvectors and eigenvalues, of either side.
+    Eigh(Method),
+    /// That of the smaller side, and the reduction of the larger one to tridiagonal form.
+    Reduction(Method),
+    /// [`Products`](Self::Products), and the shifted systems of the larger side for every row of the smaller.
+    Shifted,
 }
 
-/// Flops of one refresh unit as a multiple of `n³` per side.
+/// Flops of one refresh unit as multiples of `size³` per side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// What one unit works on.
     pub unit: RefreshUnit,
-    /// Flops per `size³`.
-    pub cubic: u64,
+    /// Flops per `size³` of the smaller and of the larger side ([`LayerShape::smaller_side`]).
+    pub cubic: [u64; 2],
 }
 
 impl Cost {
@@ -150,10 +161,16 @@ impl Cost {
     pub const fn flops(self, shape: LayerShape, side: Side) -> u64 {
         match self.unit {
             RefreshUnit::Layer => {
-                cube(shape.inputs()).saturating_add(cube(shape.outputs())).saturating_mul(self.cubic)
+                self.side_flops(shape, Side::Input).saturating_add(self.side_flops(shape, Side::Output))
             }
-            RefreshUnit::Side => cube(shape.side(side)).saturating_mul(self.cubic),
+            RefreshUnit::Side => self.side_flops(shape, side),
         }
+    }
+
+    const fn side_flops(self, shape: LayerShape, side: Side) -> u64 {
+        let [smaller, larger] = self.cubic;
+        let is_smaller = side.index() == shape.smaller_side().index();
+        cube(shape.side(side)).saturating_mul(if is_smaller { smaller } else { larger })
     }
 }
 
@@ -191,6 +208,8 @@ pub enum MapError {
         /// What stopped it.
         error: EighError,
     },
+    /// A damped factor's systems could not be solved.
+    Shifted(ShiftedError),
     /// The damping could not be split.
     Damping(DampingError),
     /// The largest eigenvalue of `A (x) G + λ I` leaves the range of the numbers: what is divided by it would vanish.
@@ -244,6 +263,7 @@ impl fmt::Display for MapError {
         match self {
             Self::Inverse { side, error } => write!(f, "the {} cannot be inverted: {error}", factor(*side)),
             Self::Eigh { side, error } => write!(f, "no eigenbasis of the {}: {error}", factor(*side)),
+            Self::Shifted(error) => write!(f, "the damped factor has no solution: {error}"),
             Self::Damping(error) => error.fmt(f),
             Self::NotFinite { side } => write!(f, "the inverse of the {} is not finite", factor(*side)),
             Self::Range { input, output } => write!(

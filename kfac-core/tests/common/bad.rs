@@ -3,7 +3,7 @@
 use kfac_core::LayerErrorKind;
 use kfac_core::error::Quantity;
 use kfac_core::linalg::{Scalar, ShapeError};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
 
 /// Runs a body for every map and number type.
 pub trait Body {
@@ -15,6 +15,9 @@ pub fn for_every_map(body: &impl Body) {
     body.run::<f32, _>(Factored);
     body.run::<f64, _>(Eigenbasis::full());
     body.run::<f32, _>(Eigenbasis::full());
+    body.run::<f64, _>(Eigenbasis::jacobi());
+    body.run::<f64, _>(Shifted::full());
+    body.run::<f32, _>(Shifted::full());
 }
 
 /// A number whose square overflows, though it does not.

@@ -15,6 +15,13 @@ pub trait Eigensolver: sealed::Sealed + Copy + Send + Sync {
     /// The method, from which the length of scratch is known in constants: `S::METHOD.scratch_len::<T>(n)`.
     const METHOD: Method;
 
+    /// Sweeps that a plan of the work counts on, for [`Method::flops`].
+    ///
+    /// [`Jacobi`]: its budget, which it never exceeds. [`Qr`]: five per eigenvalue, where common matrices take less than two
+    /// and none is known that takes more; its own limit is twelve times that, and a device that must not exceed its
+    /// plan whatever comes uses [`Jacobi`].
+    fn planned_sweeps(self, n: usize) -> u32;
+
     /// Decomposes `a`.
     ///
     /// # Shapes
@@ -66,6 +73,22 @@ impl Method {
             Self::Qr => qr::scratch_len::<T>(n),
         }
     }
+
+    /// Flops of a decomposition of order `n` in so many sweeps, leading order.
+    ///
+    /// [`Jacobi`]: a sweep rotates rows, columns and eigenvectors, `n²/2` rotations of `n` pairs each, at 6 flops a pair;
+    /// before the first one a warm start makes its basis orthonormal and applies it, four products. [`Qr`]: reduction and
+    /// `Q`, `8/3 n³`; a sweep is `n/2` rotations of `n` pairs, since the matrix shrinks as eigenvalues are found.
+    #[must_use]
+    pub const fn flops(self, n: usize, sweeps: u32) -> u64 {
+        let (n, sweeps) = (n as u64, sweeps as u64);
+        let square = n.saturating_mul(n);
+        let per_row = match self {
+            Self::Jacobi => n.saturating_mul(8 + 9 * sweeps),
+            Self::Qr => n.saturating_mul(3).saturating_add(3 * sweeps),
+        };
+        square.saturating_mul(per_row)
+    }
 }
 
 mod sealed {
@@ -89,6 +112,10 @@ impl Default for Jacobi {
 
 impl Eigensolver for Jacobi {
     const METHOD: Method = Method::Jacobi;
+
+    fn planned_sweeps(self, _n: usize) -> u32 {
+        self.budget.sweeps.into()
+    }
 
     fn cold<T: Scalar, K: Kernel<T>>(
         self,
@@ -119,6 +146,10 @@ pub struct Qr;
 
 impl Eigensolver for Qr {
     const METHOD: Method = Method::Qr;
+
+    fn planned_sweeps(self, n: usize) -> u32 {
+        u32::try_from(n.saturating_mul(5)).unwrap_or(u32::MAX)
+    }
 
     fn cold<T: Scalar, K: Kernel<T>>(
         self,

@@ -13,7 +13,7 @@ use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt};
 use kfac_core::evidence::{OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::{MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, LossError};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map};
+use kfac_core::map::{FactorMap, Map};
 use kfac_core::memory::{Memory, scratch_len, state_len};
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::sampling::uniform;
@@ -52,38 +52,30 @@ impl<T: Scalar, const NUMBERS: usize, const SCRATCH: usize, const SAVED: usize>
     }
 }
 
-const fn numbers<T: Scalar, M: Map<T>>() -> usize {
+pub const fn numbers<T: Scalar, M: Map<T>>() -> usize {
     state_len(&NET, M::LAYOUT)
 }
 
-const fn scratch<T: Scalar, M: Map<T>>() -> usize {
+pub const fn scratch<T: Scalar, M: Map<T>>() -> usize {
     scratch_len::<T, Reproducible, M>(&NET)
 }
 
-const fn saved<T: Scalar, M: Map<T>>() -> usize {
+pub const fn saved<T: Scalar, M: Map<T>>() -> usize {
     saved_len::<T>(&NET, M::LAYOUT)
 }
 
-/// Memory for `f32` under [`Factored`].
-pub type Factored32 =
-    Room<f32, { numbers::<f32, Factored>() }, { scratch::<f32, Factored>() }, { saved::<f32, Factored>() }>;
-/// Memory for `f64` under [`Factored`].
-pub type Factored64 =
-    Room<f64, { numbers::<f64, Factored>() }, { scratch::<f64, Factored>() }, { saved::<f64, Factored>() }>;
-/// Memory for `f32` under [`Eigenbasis`].
-pub type Eigenbasis32 = Room<
-    f32,
-    { numbers::<f32, Eigenbasis>() },
-    { scratch::<f32, Eigenbasis>() },
-    { saved::<f32, Eigenbasis>() },
->;
-/// Memory for `f64` under [`Eigenbasis`].
-pub type Eigenbasis64 = Room<
-    f64,
-    { numbers::<f64, Eigenbasis>() },
-    { scratch::<f64, Eigenbasis>() },
-    { saved::<f64, Eigenbasis>() },
->;
+/// The type of the memory that a map needs in a number type.
+macro_rules! room {
+    ($float:ty, $map:ty) => {
+        $crate::job::Room<
+            $float,
+            { $crate::job::numbers::<$float, $map>() },
+            { $crate::job::scratch::<$float, $map>() },
+            { $crate::job::saved::<$float, $map>() },
+        >
+    };
+}
+pub(crate) use room;
 
 /// Runs the job: a hash over the bits of every `U`, factor, damping, step and saved byte.
 pub fn run<T, M, const NUMBERS: usize, const SCRATCH: usize, const SAVED: usize>(

@@ -12,36 +12,36 @@
 //! # Prints nothing: neither Rust's allocator nor C's.
 //! nm probe | grep -E '__rust_(alloc|dealloc|realloc)|__rdl_|\b(malloc|calloc|realloc|free|posix_memalign)\b'
 //! # Prints nothing: a map that is not named is not linked.
-//! nm factored_only | grep -E 'jacobi.*(cold|warm|sweep)'
+//! nm factored_only | grep -E '4eigh(6jacobi|2qr)'
 //! # Prints something: the line above would have found it.
-//! nm probe | grep -E 'jacobi.*(cold|warm|sweep)'
+//! nm probe | grep -E '4eigh(6jacobi|2qr)'
 //! ```
 #![no_std]
 #![no_main]
 
+mod cases;
 mod host;
 mod job;
 
+use cases::for_each_case;
 use core::ffi::c_int;
-use job::{Eigenbasis32, Eigenbasis64, Factored32, Factored64};
-use kfac_core::map::{Eigenbasis, Factored};
-
-static mut FACTORED_32: Factored32 = Factored32::new();
-static mut FACTORED_64: Factored64 = Factored64::new();
-static mut EIGENBASIS_32: Eigenbasis32 = Eigenbasis32::new();
-static mut EIGENBASIS_64: Eigenbasis64 = Eigenbasis64::new();
+use job::{Room, room};
+use kfac_core::linalg::eigh::{Jacobi, Qr};
+use kfac_core::map::{Eigenbasis, Factored, Shifted};
 
 /// What the C runtime calls.
 // SAFETY: no other function of this program is called `main`.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    let (factored_32, factored_64) = (&raw mut FACTORED_32, &raw mut FACTORED_64);
-    let (eigenbasis_32, eigenbasis_64) = (&raw mut EIGENBASIS_32, &raw mut EIGENBASIS_64);
-    // SAFETY: there is one thread, it comes here once, and nothing else names these statics.
-    let (factored_32, factored_64, eigenbasis_32, eigenbasis_64) =
-        unsafe { (&mut *factored_32, &mut *factored_64, &mut *eigenbasis_32, &mut *eigenbasis_64) };
-    host::print("factored-f32", job::run(Factored, factored_32))
-        | host::print("factored-f64", job::run(Factored, factored_64))
-        | host::print("eigenbasis-f32", job::run(Eigenbasis::bounded(3), eigenbasis_32))
-        | host::print("eigenbasis-f64", job::run(Eigenbasis::bounded(3), eigenbasis_64))
+    let mut status = 0;
+    macro_rules! run {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {{
+            static mut ROOM: room!($float, $type) = Room::new();
+            // SAFETY: there is one thread, it comes here once, and nothing else names this static.
+            let room = unsafe { &mut *&raw mut ROOM };
+            status |= host::print($name, job::run($map, room));
+        }};
+    }
+    for_each_case!(run);
+    status
 }

@@ -6,13 +6,13 @@
 #[path = "../host.rs"]
 mod host;
 #[path = "../job.rs"]
-#[allow(dead_code)] // The other map's memory.
 mod job;
 
 use core::ffi::c_int;
+use job::{Room, room};
 use kfac_core::map::Factored;
 
-static mut ROOM: job::Factored32 = job::Factored32::new();
+static mut ROOM: room!(f32, Factored) = Room::new();
 
 /// What the C runtime calls.
 // SAFETY: no other function of this program is called `main`.

@@ -1,0 +1,16 @@
+//! The maps and number types that the probe runs, each with the name of its line in `expected.txt`.
+
+/// Calls a macro with every name, number type, type of the map and map.
+macro_rules! for_each_case {
+    ($run:ident) => {
+        $run!("factored-f32", f32, Factored, Factored);
+        $run!("factored-f64", f64, Factored, Factored);
+        $run!("eigenbasis-jacobi-f32", f32, Eigenbasis<Jacobi>, Eigenbasis::bounded(3));
+        $run!("eigenbasis-jacobi-f64", f64, Eigenbasis<Jacobi>, Eigenbasis::bounded(3));
+        $run!("eigenbasis-qr-f32", f32, Eigenbasis<Qr>, Eigenbasis::full());
+        $run!("eigenbasis-qr-f64", f64, Eigenbasis<Qr>, Eigenbasis::full());
+        $run!("shifted-f32", f32, Shifted<Qr>, Shifted::full());
+        $run!("shifted-f64", f64, Shifted<Qr>, Shifted::full());
+    };
+}
+pub(crate) use for_each_case;

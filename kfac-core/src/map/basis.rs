@@ -1,0 +1,52 @@
+//! The eigenbasis of one factor, which several maps keep.
+
+use super::{MapError, Refreshed, Routine, Workspace, take};
+use crate::memory::SideState;
+use crate::shape::Side;
+use kfac_linalg::eigh::Eigensolver;
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+
+/// Scratch of [`decompose`], less the solver's: the factor, and the new eigenvectors and eigenvalues until they are known
+/// to be good.
+pub(super) const DECOMPOSITION: Workspace =
+    Workspace { both_squares: 0, largest_squares: 2, vectors: 1, per_weight: 0, routine: Routine::None };
+
+/// Eigenvectors into the first square of `arrays` and eigenvalues, not below 0, into its first vector; a warm start from
+/// what was there, if the solver has use for it. On failure nothing is written.
+pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
+    kernel: K,
+    solver: S,
+    arrays: &mut SideState<'_, T>,
+    side: Side,
+    mut scratch: &mut [T],
+) -> Result<Refreshed, MapError> {
+    let n = arrays.size;
+    let (factor, basis) = (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?);
+    let eigenvalues = take(&mut scratch, n)?;
+    arrays.write_factor(factor)?;
+    let zero_trace = is_zero(factor, n);
+    let kept = &mut arrays.square[..n * n];
+    basis.copy_from_slice(kept);
+
+    // A fresh layer's basis is zero, which no orthogonal matrix is.
+    let is_cold = kept.iter().all(|&value| value == T::ZERO);
+    let decompose = if is_cold { S::cold::<T, K> } else { S::warm::<T, K> };
+    let a = MatRef::row_major(factor, n, n)?;
+    let q = MatMut::row_major(basis, n, n)?;
+    let outcome = decompose(solver, kernel, a, q, eigenvalues, scratch)
+        .map_err(|error| MapError::Eigh { side, error })?;
+    if basis.iter().chain(&*eigenvalues).any(|value| !value.is_finite()) {
+        return Err(MapError::NotFinite { side });
+    }
+    kept.copy_from_slice(basis);
+    // A second moment has no negative eigenvalue; rounding has.
+    for (kept, &found) in arrays.diagonal.iter_mut().zip(&*eigenvalues) {
+        *kept = found.maximum(T::ZERO);
+    }
+    Ok(Refreshed { flops: S::METHOD.flops(n, outcome.sweeps), sweeps: outcome.sweeps, zero_trace })
+}
+
+/// Is the diagonal of a second moment zero, and with it all of it?
+pub(super) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
+    factor.iter().step_by(n + 1).all(|&value| value == T::ZERO)
+}

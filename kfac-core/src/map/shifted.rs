@@ -1,0 +1,145 @@
+use super::basis::{DECOMPOSITION, decompose, is_zero};
+use super::{
+    Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+};
+use crate::memory::{LayerState, Layout, SideState};
+use crate::shape::Side;
+use kfac_linalg::eigh::{Eigensolver, Method, Qr, qr};
+use kfac_linalg::product::{Accumulate, gemm};
+use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+
+/// The same `U` as [`Eigenbasis`](super::Eigenbasis), without eigenvectors of the larger side: exact damping at a
+/// fraction of the refresh.
+///
+/// With `G = Q_G diag(d) Q_Gᵀ` the smaller factor, row `j` of `Q_Gᵀ V` is multiplied by `(d_j A + λ I)⁻¹` through the
+/// tridiagonal form `A = Q T Qᵀ`: one tridiagonal system per row between the same four products. Where `A` is the smaller
+/// one, the other way round. In single precision it is more accurate than eigenvectors when the spectrum falls
+/// below the rounding of the largest eigenvalue. The damping is the current one.
+///
+/// # Source
+/// Golub and Van Loan, Matrix Computations, 4th edition, sections 4.3 and 8.3; the damping is that of Martens and Grosse
+/// 2015, appendix B, arXiv:1503.05671.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shifted<S = Qr> {
+    /// What decomposes the smaller factors.
+    pub solver: S,
+}
+
+impl Shifted<Qr> {
+    /// Decomposes the smaller factors by QR, the fastest way at every size.
+    pub const fn full() -> Self {
+        Self { solver: Qr }
+    }
+}
+
+/// Flops of reduction and `Q` per `n³`, rounded up.
+const REDUCTION: u64 = Method::Qr.flops(1, 0);
+
+impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
+    const NAME: &'static str = match S::METHOD {
+        Method::Qr => "shifted",
+        Method::Jacobi => "shifted, jacobi",
+    };
+    /// The statistics; on the smaller side eigenvectors and eigenvalues, on the larger one `Q` and `T`.
+    const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 2, per_weight: 0 };
+    const UNIT: RefreshUnit = RefreshUnit::Side;
+    const DAMPING: DampingInForce = DampingInForce::Current;
+    /// Two squares and a vector as for a decomposition, and the off-diagonal of `T`.
+    const REFRESH: Workspace = Workspace {
+        vectors: DECOMPOSITION.vectors + 1,
+        routine: Routine::Reduction(S::METHOD),
+        ..DECOMPOSITION
+    };
+    /// The half-transformed gradient.
+    const APPLY: Workspace = Workspace {
+        both_squares: 0,
+        largest_squares: 0,
+        vectors: 0,
+        per_weight: 1,
+        routine: Routine::Shifted,
+    };
+
+    fn cost(&self) -> Cost {
+        let decomposition = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        Cost { unit: RefreshUnit::Side, cubic: [decomposition, REDUCTION] }
+    }
+
+    fn refresh<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        side: Side,
+        _lambda: T,
+        scratch: &mut [T],
+    ) -> Result<Refreshed, MapError> {
+        if side == layer.shape.smaller_side() {
+            decompose(kernel, self.solver, layer.side(side), side, scratch)
+        } else {
+            reduce(kernel, layer.side(side), side, scratch)
+        }
+    }
+
+    fn apply<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        v: &mut [T],
+        mut scratch: &mut [T],
+    ) -> Result<(), MapError> {
+        let (n, m) = (layer.input.size, layer.output.size);
+        let half = take(&mut scratch, m * n)?;
+        let replace = Accumulate::Replace(T::ONE);
+        // Of `V` or of its transpose, so that rows belong to the smaller side.
+        let (v, half) = (MatMut::row_major(v, m, n)?, MatMut::row_major(half, m, n)?);
+        let (rows, columns, v, mut half) = match layer.shape.smaller_side() {
+            Side::Output => (&layer.output, &layer.input, v, half),
+            Side::Input => (&layer.input, &layer.output, v.transposed(), half.transposed()),
+        };
+        let basis = MatRef::row_major(rows.square, rows.size, rows.size)?;
+        let form = Tridiagonal {
+            q: MatRef::row_major(columns.square, columns.size, columns.size)?,
+            diagonal: &columns.diagonal[..columns.size],
+            off_diagonal: &columns.diagonal[columns.size..][..columns.size - 1],
+        };
+        let shifts = Shifts { d: &rows.diagonal[..rows.size], lambda };
+
+        gemm(kernel, half.reborrow(), replace, basis.transposed(), v.as_ref(), scratch)?;
+        shifted::solve(kernel, form, shifts, half.reborrow().transposed(), scratch)
+            .map_err(MapError::Shifted)?;
+        Ok(gemm(kernel, v, replace, basis, half.as_ref(), scratch)?)
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> FactorMap<T> for Shifted<S> {}
+
+/// `Q` into the square of `arrays`, diagonal and off-diagonal of `T` into its vectors. On failure nothing is written.
+fn reduce<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    arrays: &mut SideState<'_, T>,
+    side: Side,
+    mut scratch: &mut [T],
+) -> Result<Refreshed, MapError> {
+    let n = arrays.size;
+    let (factor, basis) = (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?);
+    let (diagonal, off_diagonal) = take(&mut scratch, 2 * n)?.split_at_mut(n);
+    arrays.write_factor(factor)?;
+    let zero_trace = is_zero(factor, n);
+    let (a, q) = (MatRef::row_major(factor, n, n)?, MatMut::row_major(basis, n, n)?);
+    qr::tridiagonal(kernel, a, q, diagonal, &mut off_diagonal[..n - 1], scratch)
+        .map_err(|error| MapError::Eigh { side, error })?;
+    off_diagonal[n - 1] = T::ZERO;
+    if basis.iter().any(|value| !value.is_finite()) {
+        return Err(MapError::NotFinite { side });
+    }
+    arrays.square.copy_from_slice(basis);
+    arrays.diagonal[..n].copy_from_slice(diagonal);
+    arrays.diagonal[n..].copy_from_slice(off_diagonal);
+    let n = n as u64;
+    Ok(Refreshed {
+        flops: REDUCTION.saturating_mul(n.saturating_mul(n).saturating_mul(n)),
+        sweeps: 0,
+        zero_trace,
+    })
+}
