@@ -29,7 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::map::{Map, Routine, Workspace};
+use crate::map::{Map, PerCase, Routine, Workspace};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
 use kfac_linalg::{
@@ -82,7 +82,7 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
     let mut layer = 0;
     while layer < net.len() {
         let shape = net[layer];
-        most = max(most, observe_scratch_len::<T, K>(shape));
+        most = max(most, observe_scratch_len::<T, K, M>(shape));
         most = max(most, workspace_len::<T>(M::REFRESH, shape));
         most = max(most, apply_scratch_len::<T, M>(shape));
         layer += 1;
@@ -90,9 +90,30 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
     most
 }
 
-/// What adding the second moments takes, one side after the other.
-pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
-    max(panel_len::<T, K>(shape.inputs()), panel_len::<T, K>(shape.outputs()))
+/// What adding the second moments takes, one side after the other, and then what the map learns of single cases.
+pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
+    let moments = max(panel_len::<T, K>(shape.inputs()), panel_len::<T, K>(shape.outputs()));
+    match M::PER_CASE {
+        PerCase::Nothing => moments,
+        PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
+    }
+}
+
+/// Rows of both sides, as they come and in the eigenbases, one gradient, and the products of them.
+const fn rotated_cases_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
+    let (m, n, rows) = (shape.outputs(), shape.inputs(), case_panel_rows::<T, K>());
+    let products =
+        max(product::gemm_scratch_len::<T>(rows, n, n), product::gemm_scratch_len::<T>(rows, m, m));
+    let products = max(products, product::gemm_scratch_len::<T>(m, n, rows));
+    let panels = m.saturating_add(n).saturating_mul(2 * rows);
+    panels.saturating_add(shape.weights()).saturating_add(products)
+}
+
+/// Rows that are rotated into the eigenbases at once.
+///
+/// Frozen for the reproducible kernel: how many gradients enter one sum decides its bits.
+pub(crate) const fn case_panel_rows<T: Scalar, K: Kernel<T>>() -> usize {
+    K::PANEL_ROWS
 }
 
 /// One panel of rows of `width` numbers, and what adding its second moment takes.
@@ -147,6 +168,8 @@ pub struct LayerSlot {
     pub(crate) added: usize,
     /// Step (counted from 1) of the last successful refresh of each side; 0 = never.
     pub(crate) refreshed: [u64; 2],
+    /// Step at which both sides had last been refreshed since the time before.
+    pub(crate) completed: u64,
     /// Damping at the last successful refresh.
     pub(crate) refreshed_damping: f64,
     /// Failed refreshes in a row, of the units that are due at each side.
@@ -162,6 +185,7 @@ impl LayerSlot {
         weights: [0.0; 2],
         added: 0,
         refreshed: [0; 2],
+        completed: 0,
         refreshed_damping: 0.0,
         failures: [0; 2],
         due: [0; 2],
@@ -480,7 +504,10 @@ mod tests {
                     assert!(scratch_len::<T, K, Shifted<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
                 }
                 for width in [m, n] {
-                    assert!(observe_scratch_len::<T, K>(shape) >= panel_len::<T, K>(width), "{shape:?}");
+                    assert!(
+                        observe_scratch_len::<T, K, Factored>(shape) >= panel_len::<T, K>(width),
+                        "{shape:?}"
+                    );
                     // The last panel of a batch has fewer rows.
                     for rows in 1..=K::PANEL_ROWS {
                         let syrk = |rows| product::syrk_scratch_len::<T>(width, rows);

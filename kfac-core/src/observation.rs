@@ -1,13 +1,13 @@
 //! One statistics update: evidence in, decayed sums out.
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
-use crate::evidence::{Inputs, Moments, OutputGradients};
-use crate::map::FactorMap;
+use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
+use crate::map::{FactorMap, MomentMap, PerCase};
 use crate::memory::observe_scratch_len;
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
-use crate::statistics::factor::{Evidence, SquareSum};
+use crate::statistics::factor::SquareSum;
 use kfac_linalg::{Kernel, PackedRef, Scalar};
 
 /// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
@@ -52,19 +52,79 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(self.owner.factor(layer, side), traces)?;
         }
+        if M::PER_CASE == PerCase::RotatedSquares {
+            update.expect_room_for_squares(self.owner.layer_state(layer).per_weight, &checked.traces)?;
+        }
 
         let scale = update.per_case;
         self.begin(layer, &update)?;
         let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
         // From here on nothing can fail: the evidence is checked, and the scratch is as long as the products need.
-        let kernel = self.owner.kernel;
+        let (map, kernel, has_bases) =
+            (self.owner.map, self.owner.kernel, self.owner.slots[layer].is_ready());
         let mut state = self.owner.layer_state(layer);
         evidence.add_inputs(kernel, state.input.sum_mut()?, scale, scratch)?;
         evidence.add_gradients(kernel, state.output.sum_mut()?, scale, scratch)?;
+        if has_bases {
+            map.learn(kernel, &mut state, &evidence, scale, scratch)?;
+        }
         self.gain(layer, inputs.cases(), weights);
         Ok(())
     }
 
+    fn shape_with_scratch(&self, layer: usize, scratch: &[T]) -> Result<LayerShape, LayerErrorKind> {
+        let net = &self.owner.net;
+        let &shape = net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: net.len() })?;
+        let needed = observe_scratch_len::<T, K, M>(shape);
+        self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
+        Ok(shape)
+    }
+
+    /// How an `add` of `cases` cases to a layer would change its sums.
+    fn plan(&self, layer: usize, cases: usize) -> Result<Update<T>, LayerErrorKind> {
+        if self.cases == 0 || cases == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let slot = &self.owner.slots[layer];
+        let found = slot.added.saturating_add(cases);
+        if found > self.cases {
+            return Err(LayerErrorKind::TooManyCases { announced: self.cases, found });
+        }
+        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
+        let epsilon = ramp(updates, self.owner.decay);
+        let keep = if slot.added > 0 { T::ONE } else { epsilon };
+        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
+    }
+
+    /// Decays the sums at the first accepted `add`.
+    fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
+        if self.owner.slots[layer].added > 0 {
+            return Ok(());
+        }
+        let mut state = self.owner.layer_state(layer);
+        for side in Side::BOTH {
+            state.side(side).sum_mut()?.scale(update.keep);
+        }
+        if M::PER_CASE == PerCase::RotatedSquares {
+            state.per_weight.iter_mut().for_each(|sum| *sum *= update.keep);
+        }
+        let slot = &mut self.owner.slots[layer];
+        slot.updates = update.updates;
+        slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
+        Ok(())
+    }
+
+    /// Books what has been added.
+    fn gain(&mut self, layer: usize, cases: usize, weights: [f64; 2]) {
+        let slot = &mut self.owner.slots[layer];
+        slot.added += cases;
+        for (total, weight) in slot.weights.iter_mut().zip(weights) {
+            *total += weight;
+        }
+    }
+}
+
+impl<T: Scalar, M: MomentMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
     /// Adds finished moments that stand for all cases of this update.
     ///
     /// # Errors
@@ -123,54 +183,6 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         self.gain(layer, self.cases, moments.map(|(_, _, _, scale)| scale.to_f64()));
         Ok(())
     }
-
-    fn shape_with_scratch(&self, layer: usize, scratch: &[T]) -> Result<LayerShape, LayerErrorKind> {
-        let net = &self.owner.net;
-        let &shape = net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: net.len() })?;
-        let needed = observe_scratch_len::<T, K>(shape);
-        self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
-        Ok(shape)
-    }
-
-    /// How an `add` of `cases` cases to a layer would change its sums.
-    fn plan(&self, layer: usize, cases: usize) -> Result<Update<T>, LayerErrorKind> {
-        if self.cases == 0 || cases == 0 {
-            return Err(LayerErrorKind::EmptyBatch);
-        }
-        let slot = &self.owner.slots[layer];
-        let found = slot.added.saturating_add(cases);
-        if found > self.cases {
-            return Err(LayerErrorKind::TooManyCases { announced: self.cases, found });
-        }
-        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
-        let epsilon = ramp(updates, self.owner.decay);
-        let keep = if slot.added > 0 { T::ONE } else { epsilon };
-        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
-    }
-
-    /// Decays the sums at the first accepted `add`.
-    fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
-        if self.owner.slots[layer].added > 0 {
-            return Ok(());
-        }
-        let mut state = self.owner.layer_state(layer);
-        for side in Side::BOTH {
-            state.side(side).sum_mut()?.scale(update.keep);
-        }
-        let slot = &mut self.owner.slots[layer];
-        slot.updates = update.updates;
-        slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
-        Ok(())
-    }
-
-    /// Books what has been added.
-    fn gain(&mut self, layer: usize, cases: usize, weights: [f64; 2]) {
-        let slot = &mut self.owner.slots[layer];
-        slot.added += cases;
-        for (total, weight) in slot.weights.iter_mut().zip(weights) {
-            *total += weight;
-        }
-    }
 }
 
 /// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
@@ -197,5 +209,13 @@ impl<T: Scalar> Update<T> {
         };
         let present = sum.map_or(T::ZERO, diagonal);
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
+    }
+
+    /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares.
+    fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
+        let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
+        let [inputs, gradients] = added;
+        let squares = (self.per_case * inputs.sum()) * gradients.sum();
+        gradients.bounded(self.keep * present + squares).map(|_| ())
     }
 }

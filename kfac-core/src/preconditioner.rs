@@ -218,6 +218,10 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                         }
                         slot.refreshed_damping = lambda.to_f64();
                         slot.failures[side.index()] = 0;
+                        if slot.refreshed.iter().all(|&step| step > slot.completed) {
+                            slot.completed = self.step;
+                            map.complete(&mut self.layer_state(layer));
+                        }
                         report.units += 1;
                         report.zero_traces += u32::from(refreshed.zero_trace);
                         report.sweeps = report.sweeps.max(refreshed.sweeps);

@@ -43,7 +43,7 @@ const MAGIC: [u8; 4] = *b"KFAC";
 const VERSION: u16 = 1;
 const CHECKSUM_LEN: usize = 8;
 /// Bytes of a layer's record.
-const SLOT_LEN: usize = 4 + 2 * 8 + 2 * 8 + 8 + 2;
+const SLOT_LEN: usize = 4 + 2 * 8 + 3 * 8 + 8 + 2;
 const SHAPE_LEN: usize = 4 + 4 + 1;
 const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
@@ -75,7 +75,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
             for weight in slot.weights {
                 out.bytes(&weight.to_le_bytes())?;
             }
-            for step in slot.refreshed {
+            for step in slot.refreshed.into_iter().chain([slot.completed]) {
                 out.bytes(&step.to_le_bytes())?;
             }
             out.bytes(&slot.refreshed_damping.to_le_bytes())?;
@@ -163,6 +163,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
                 |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0) == has_statistics;
             let valid = slot.weights.iter().all(weights)
                 && slot.refreshed.iter().all(|&refreshed| refreshed <= step)
+                && slot.completed <= slot.refreshed[0].max(slot.refreshed[1])
                 && slot.refreshed_damping.is_finite();
             value(valid, Some(layer))?;
         }
@@ -358,6 +359,7 @@ impl<'b> Reader<'b> {
             updates: u32::from_le_bytes(self.array()?),
             weights: [f64::from_le_bytes(self.array()?), f64::from_le_bytes(self.array()?)],
             refreshed: [u64::from_le_bytes(self.array()?), u64::from_le_bytes(self.array()?)],
+            completed: u64::from_le_bytes(self.array()?),
             refreshed_damping: f64::from_le_bytes(self.array()?),
             failures: self.array()?,
             ..LayerSlot::EMPTY

@@ -9,7 +9,7 @@ use kfac_core::error::Quantity;
 use kfac_core::evidence::{Moments, OutputGradients, Rows};
 use kfac_core::linalg::shifted::ShiftedError;
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, MapError, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, MapError, Shifted};
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape};
 
 #[test]
@@ -131,6 +131,7 @@ fn a_preconditioned_gradient_that_overflows_is_not_written() {
     Overflowing::check(Factored);
     Overflowing::check(Eigenbasis::full());
     Overflowing::check(Shifted::full());
+    Overflowing::check(Ekfac::full());
 }
 
 /// Both factors fit into `f32`, their largest eigenvalues' product does not: `V` over infinity would be 0.

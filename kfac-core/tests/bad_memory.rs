@@ -7,7 +7,7 @@ use common::run::{self, CASES, Evidence, NET};
 use common::{Room, bits, saved};
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::{MatRef, Reproducible, Scalar, ScratchError};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
 use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, scratch_len, state_len};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
@@ -37,9 +37,6 @@ fn scratch_that_is_too_short_is_refused_before_anything_is_touched() {
             short(kfac.refresh_all(&mut []).map(|_| ()));
             short(kfac.precondition_flat(&mut u, &mut []).map(|_| ()));
             short(Evidence::at(1, 0).add(&mut kfac.observe(CASES), 0, &mut []));
-            let (a, g) = (vec![T::ONE; 25], vec![T::ONE; 9]);
-            let [a, g] = [(&a, 5), (&g, 3)].map(|(x, size)| MatRef::row_major(x, size, size).unwrap());
-            short(kfac.observe(1).add_moments(0, Moments { a, g, positions: T::ONE }, &mut []));
             assert_eq!(
                 kfac.refresh(&mut scratch[..found]),
                 Err(LayerError {
@@ -51,6 +48,12 @@ fn scratch_that_is_too_short_is_refused_before_anything_is_touched() {
         }
     }
     for_every_map(&ShortScratch);
+
+    let mut room = Room::<f64>::new::<Factored, Reproducible>(&NET);
+    let (mut kfac, _) = room.precondition(&NET, Factored, Reproducible);
+    let [a, g] = [(&[1.0; 25][..], 5), (&[1.0; 9], 3)].map(|(x, n)| MatRef::row_major(x, n, n).unwrap());
+    let refused = kfac.observe(1).add_moments(0, Moments { a, g, positions: 1.0 }, &mut []);
+    assert!(matches!(refused.unwrap_err().kind, LayerErrorKind::Scratch(_)));
 }
 
 #[test]
@@ -108,5 +111,6 @@ fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
         refused(shape, Factored);
         refused(shape, Eigenbasis::full());
         refused(shape, Shifted::full());
+        refused(shape, Ekfac::full());
     }
 }

@@ -110,7 +110,7 @@ fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
     with_saved_state(|kfac, bytes| {
         assert_eq!(with_checksum(bytes.clone()), bytes);
         let step = 19 + 9 * NET.len();
-        let slot = |layer: usize| step + 8 + 4 + 46 * layer;
+        let slot = |layer: usize| step + 8 + 4 + 54 * layer;
         let numbers = slot(NET.len());
         let (nan, infinity) = (f64::NAN.to_le_bytes(), f64::INFINITY.to_le_bytes());
         for (what, at, value, layer) in [
@@ -122,7 +122,8 @@ fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
             ("a weight that is not finite", slot(0) + 4, &nan, Some(0)),
             ("a weight without updates", slot(1), &0_u32.to_le_bytes(), Some(1)),
             ("a refresh to come", slot(1) + 28, &1000_u64.to_le_bytes(), Some(1)),
-            ("an infinite damping in force", slot(2) + 36, &infinity, Some(2)),
+            ("sides renewed before they were", slot(1) + 36, &1000_u64.to_le_bytes(), Some(1)),
+            ("an infinite damping in force", slot(2) + 44, &infinity, Some(2)),
             ("the first number", numbers, &f32::NAN.to_le_bytes(), Some(0)),
             ("the last number", bytes.len() - 12, &f32::NEG_INFINITY.to_le_bytes(), Some(LAST)),
         ] {

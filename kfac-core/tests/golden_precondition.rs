@@ -8,9 +8,9 @@ use common::golden::{Array, Body, Case, list, number, on_every_kernel};
 use common::net::{DenseNet, Loss, LossTerms, Model, layers};
 use common::{Room, factor, widened};
 use kfac_core::damping::split::{Split, Trace, split_damping};
-use kfac_core::evidence::Moments;
+use kfac_core::evidence::{Moments, OutputGradients, Sequence};
 use kfac_core::linalg::{Kernel, MatMut, MatRef, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, MomentMap, Shifted};
 use kfac_core::report::Preconditioned;
 use kfac_core::shape::Side;
 use kfac_core::step::{ClipError, KlClip};
@@ -72,7 +72,6 @@ fn precondition_network<T: Scalar, K: Kernel<T>>(
         case.compare("gradient", &want["gradient"], &gradients[layer]);
         case.compare_matrix("a", &want["a"], &a.scaled(locations));
         case.compare_matrix("g", &want["g"], &g.scaled(1.0 / locations));
-        // `u_ekfac` and the spectra are those of a map to come.
         for damped in list(&want["damped"]) {
             let lambda = T::from_f64(number(&damped["lambda"]).unwrap());
             let factored = fisher.precondition(kernel, Factored, lambda, &gradients);
@@ -81,6 +80,8 @@ fn precondition_network<T: Scalar, K: Kernel<T>>(
             case.compare("u_factored", &damped["u_factored"], &factored[layer]);
             case.compare("u_exact", &damped["u_exact"], &exact[layer]);
             case.compare("u_exact", &damped["u_exact"], &shifted[layer]);
+            let ekfac = fisher.precondition_in_its_basis(kernel, Ekfac::full(), lambda, &gradients);
+            case.compare("u_ekfac", &damped["u_ekfac"], &ekfac[layer]);
         }
     }
 }
@@ -128,12 +129,40 @@ impl<T: Scalar, N: Model<T>> Fisher<'_, T, N> {
         self.observe(&mut kfac, scratch);
         kfac.set_damping(lambda).unwrap();
         kfac.refresh(scratch).unwrap();
-        let mut u = gradients.to_vec();
-        let mut views: Vec<_> = u.iter_mut().zip(&shapes).enumerate().map(joint).collect();
-        kfac.precondition(&mut views, scratch).unwrap();
-        drop(views);
-        u
+        apply(&mut kfac, gradients, scratch)
     }
+
+    /// The same, with the evidence once more in the basis that it gave, and nothing kept of the first time.
+    fn precondition_in_its_basis<M: FactorMap<T>, K: Kernel<T>>(
+        &self,
+        kernel: K,
+        map: M,
+        lambda: T,
+        gradients: &[Vec<T>],
+    ) -> Vec<Vec<T>> {
+        let shapes = self.net.shapes();
+        let mut room = Room::new::<M, K>(&shapes);
+        let (kfac, scratch) = room.precondition(&shapes, map, kernel);
+        let mut kfac = kfac.with_decay(T::ZERO).unwrap();
+        self.observe(&mut kfac, scratch);
+        kfac.set_damping(lambda).unwrap();
+        kfac.refresh(scratch).unwrap();
+        self.observe(&mut kfac, scratch);
+        apply(&mut kfac, gradients, scratch)
+    }
+}
+
+fn apply<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
+    kfac: &mut Preconditioner<'_, T, M, K>,
+    gradients: &[Vec<T>],
+    scratch: &mut [T],
+) -> Vec<Vec<T>> {
+    let shapes = kfac.net().to_vec();
+    let mut u = gradients.to_vec();
+    let mut views: Vec<_> = u.iter_mut().zip(&shapes).enumerate().map(joint).collect();
+    kfac.precondition(&mut views, scratch).unwrap();
+    drop(views);
+    u
 }
 
 fn joint<'u, T: Scalar>((layer, (u, shape)): (usize, (&'u mut Vec<T>, &LayerShape))) -> LayerGradient<'u, T> {
@@ -148,8 +177,7 @@ impl Body for Raw {
         match case.family.as_str() {
             "precondition_raw" => precondition_raw(kernel, case),
             "kl_clip" => kl_clip::<T>(case),
-            // A map to come.
-            "ekfac_raw" => return,
+            "ekfac_raw" => ekfac_raw(kernel, case),
             _ => case.unknown_family(),
         }
         case.assert_compared::<T>();
@@ -177,7 +205,40 @@ fn precondition_raw<T: Scalar, K: Kernel<T>>(kernel: K, case: &Case) {
     case.compare_matrix("damped_g", &case.expected["damped_g"], &damped_g);
 }
 
-fn precondition_moments<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
+/// Per-case rows, in one or more places of a case, without a bias.
+fn ekfac_raw<T: Scalar, K: Kernel<T>>(kernel: K, case: &Case) {
+    let [a, g, v] = ["a_per_case", "g_per_case", "v"].map(|key| case.input::<T>(key));
+    let (cases, positions) = (a.shape[0], if a.shape.len() == 3 { a.shape[1] } else { 1 });
+    let [n, m] = [&a, &g].map(|rows| *rows.shape.last().unwrap());
+    let net = [LayerShape::dense(n, m).without_bias()];
+    let mut room = Room::new::<Ekfac, K>(&net);
+    let (kfac, scratch) = room.precondition(&net, Ekfac::full(), kernel);
+    let mut kfac = kfac.with_decay(T::ZERO).unwrap();
+    kfac.set_damping(T::from_f64(case.number("lambda"))).unwrap();
+    let rows =
+        [(&a, n), (&g, m)].map(|(x, width)| MatRef::row_major(&x.data, cases * positions, width).unwrap());
+    let observe = |kfac: &mut Preconditioner<'_, T, Ekfac, K>, scratch: &mut [T]| {
+        let inputs = Sequence::new(rows[0], positions).unwrap();
+        kfac.observe(cases).add(0, &inputs, OutputGradients::per_case(rows[1]), scratch).unwrap();
+    };
+    let precondition = |kfac: &mut Preconditioner<'_, T, Ekfac, K>, scratch: &mut [T]| {
+        let mut u = v.data.clone();
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        u
+    };
+    observe(&mut kfac, scratch);
+    // The file sums `A` over places and averages `G`.
+    let places = positions as f64;
+    case.compare_matrix("a", &case.expected["a"], &factor(&kfac, 0, Side::Input).scaled(places));
+    case.compare_matrix("g", &case.expected["g"], &factor(&kfac, 0, Side::Output).scaled(1.0 / places));
+    kfac.refresh(scratch).unwrap();
+    observe(&mut kfac, scratch);
+    case.expect("u_ekfac", &precondition(&mut kfac, scratch));
+    kfac.refresh(scratch).unwrap();
+    case.expect("u_after_reset", &precondition(&mut kfac, scratch));
+}
+
+fn precondition_moments<T: Scalar, M: MomentMap<T>, K: Kernel<T>>(
     kernel: K,
     map: M,
     [a, g, v]: [&Array<T>; 3],

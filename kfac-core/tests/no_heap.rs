@@ -6,7 +6,7 @@ use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
 use kfac_core::memory::{Memory, scratch_len, state_len};
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
@@ -104,12 +104,6 @@ fn whole_road<T: Scalar, M: FactorMap<T>, const NUMBERS: usize>(
         observation.add(1, &sequence, g, scratch).unwrap();
         let g = OutputGradients::of_weighted_nll(matrix(1, 12, 2), half);
         observation.add(2, &Patches::new(&rows[3..15], WINDOW).unwrap(), g, scratch).unwrap();
-        let identity: [T; 25] = core::array::from_fn(|at| if at % 6 == 0 { T::ONE } else { T::ZERO });
-        let [moment_a, moment_g] =
-            [5, 3].map(|size| MatRef::with_strides(&identity, [size, size], [5, 1]).unwrap());
-        kfac.observe(CASES)
-            .add_moments(0, Moments { a: moment_a, g: moment_g, positions: T::ONE }, scratch)
-            .unwrap();
         // A refusal is a value too.
         kfac.observe(CASES).add(0, &Rows(matrix(0, 1, 3)), g, scratch).unwrap_err();
 
@@ -165,6 +159,18 @@ impl<T: Scalar, const NUMBERS: usize, const SCRATCH: usize> Room<T, NUMBERS, SCR
 }
 
 #[test]
+fn finished_moments_allocate_nothing() {
+    let mut memory = Memory::<f64, { numbers_len::<f64, Factored>() }, 3>::new();
+    let mut scratch = [0.0; needed_scratch::<f64, Factored>()];
+    let mut kfac = Preconditioner::new(&NET, Factored, Reproducible, memory.borrow()).unwrap();
+    let identity: [f64; 25] = core::array::from_fn(|at| if at % 6 == 0 { 1.0 } else { 0.0 });
+    let [a, g] = [5, 3].map(|size| MatRef::with_strides(&identity, [size, size], [5, 1]).unwrap());
+    let add = || kfac.observe(CASES).add_moments(0, Moments { a, g, positions: 1.0 }, &mut scratch);
+    let (added, allocations) = allocations_of(add);
+    assert_eq!((added, allocations), (Ok(()), 0));
+}
+
+#[test]
 fn the_counter_counts() {
     let (vector, allocations) = allocations_of(|| vec![1, 2, 3]);
     assert_eq!((vector.len(), allocations), (3, 1));
@@ -190,3 +196,4 @@ no_verb_allocates!(no_verb_of_factored_allocates, Factored, Factored);
 no_verb_allocates!(no_verb_of_eigenbasis_allocates, Eigenbasis<Qr>, Eigenbasis::full());
 no_verb_allocates!(no_verb_of_eigenbasis_by_jacobi_allocates, Eigenbasis<Jacobi>, Eigenbasis::bounded(2));
 no_verb_allocates!(no_verb_of_shifted_allocates, Shifted<Qr>, Shifted::full());
+no_verb_allocates!(no_verb_of_ekfac_allocates, Ekfac<Qr>, Ekfac::full());

@@ -10,7 +10,7 @@ use kfac_core::error::SettingError;
 use kfac_core::linalg::eigh::Jacobi;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, FactorMap, Factored, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
 use kfac_core::memory::state_len;
 use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep, ResumeError};
 use kfac_core::saved::saved_len;
@@ -69,6 +69,7 @@ fn a_run_that_was_interrupted_after_any_step_continues_to_the_bit() {
     with_map(Factored);
     with_map(Eigenbasis::full());
     with_map(Shifted::full());
+    with_map(Ekfac::full());
     // Bases that are not converged, each going on from the last.
     with_map(Eigenbasis::bounded(1));
 }
@@ -115,7 +116,7 @@ fn a_saved_state_is_as_long_as_promised_and_little_else_than_the_numbers() {
         let len = saved(&kfac).len();
         assert_eq!([len, len], [kfac.saved_len(), saved_len::<T>(&NET, M::LAYOUT)], "{}", M::NAME);
         let numbers = state_len(&NET, M::LAYOUT) * T::BYTES;
-        assert_eq!(len - numbers, 19 + 8 + T::BYTES + 8 + NET.len() * (9 + 46), "{}", M::NAME);
+        assert_eq!(len - numbers, 19 + 8 + T::BYTES + 8 + NET.len() * (9 + 54), "{}", M::NAME);
     }
     check::<f32, _>(Factored);
     check::<f64, _>(Eigenbasis::full());

@@ -4,12 +4,14 @@
 //! per time step, image location or use of a tied weight otherwise. Output gradients come in the same order, so
 //! that row `case * positions + position` of both belongs together.
 
+mod cases;
 mod gradients;
 mod moments;
 mod patches;
 mod rows;
 mod sequence;
 
+pub use cases::Evidence;
 pub use gradients::OutputGradients;
 pub use moments::Moments;
 pub use patches::Patches;

@@ -1,9 +1,10 @@
 //! The eigenbasis of one factor, which several maps keep.
 
 use super::{MapError, Refreshed, Routine, Workspace, take};
-use crate::memory::SideState;
+use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::Eigensolver;
+use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 
 /// Scratch of [`decompose`], less the solver's: the factor, and the new eigenvectors and eigenvalues until they are known
@@ -49,4 +50,33 @@ pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
 /// Is the diagonal of a second moment zero, and with it all of it?
 pub(super) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
     factor.iter().step_by(n + 1).all(|&value| value == T::ZERO)
+}
+
+/// Scratch of [`in_eigenbases`]: the half-transformed gradient.
+pub(super) const ROTATION: Workspace =
+    Workspace { both_squares: 0, largest_squares: 0, vectors: 0, per_weight: 1, routine: Routine::Products };
+
+/// `V <- Q_G [divide(Q_Gᵀ V Q_A)] Q_Aᵀ`.
+pub(super) fn in_eigenbases<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    layer: &LayerState<'_, T>,
+    v: &mut [T],
+    mut scratch: &mut [T],
+    divide: impl FnOnce(&mut [T]),
+) -> Result<(), MapError> {
+    let (n, m) = (layer.input.size, layer.output.size);
+    let qa = MatRef::row_major(layer.input.square, n, n)?;
+    let qg = MatRef::row_major(layer.output.square, m, m)?;
+    let half = take(&mut scratch, m * n)?;
+    let replace = Accumulate::Replace(T::ONE);
+
+    let into = MatMut::row_major(half, m, n)?;
+    gemm(kernel, into, replace, qg.transposed(), MatRef::row_major(v, m, n)?, scratch)?;
+    let into = MatMut::row_major(v, m, n)?;
+    gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa, scratch)?;
+    divide(v);
+    let into = MatMut::row_major(half, m, n)?;
+    gemm(kernel, into, replace, qg, MatRef::row_major(v, m, n)?, scratch)?;
+    let into = MatMut::row_major(v, m, n)?;
+    Ok(gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa.transposed(), scratch)?)
 }

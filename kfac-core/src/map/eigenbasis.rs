@@ -1,13 +1,12 @@
-use super::basis::{DECOMPOSITION, decompose};
+use super::basis::{DECOMPOSITION, ROTATION, decompose, in_eigenbases};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
 };
 use crate::memory::{LayerState, Layout};
 use crate::shape::Side;
 use kfac_linalg::eigh::jacobi::Budget;
 use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
-use kfac_linalg::product::{Accumulate, gemm};
-use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+use kfac_linalg::{Kernel, Scalar};
 
 /// `U = Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`: the damping of `A (x) G + λ I` is exact for every `λ`, with no
 /// new decomposition. Only the division costs `O(mn)`; the four products cost `O(mn(m+n))`.
@@ -56,14 +55,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
     const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
-    /// The half-transformed gradient.
-    const APPLY: Workspace = Workspace {
-        both_squares: 0,
-        largest_squares: 0,
-        vectors: 0,
-        per_weight: 1,
-        routine: Routine::Products,
-    };
+    const APPLY: Workspace = ROTATION;
 
     fn cost(&self) -> Cost {
         let flops = S::METHOD.flops(1, self.solver.planned_sweeps(1));
@@ -87,33 +79,22 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
         layer: &LayerState<'_, T>,
         lambda: T,
         v: &mut [T],
-        mut scratch: &mut [T],
+        scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let (n, m) = (layer.input.size, layer.output.size);
-        let qa = MatRef::row_major(layer.input.square, n, n)?;
-        let qg = MatRef::row_major(layer.output.square, m, m)?;
         let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
         let (input, output) = (largest(layer.input.diagonal), largest(layer.output.diagonal));
         if !(output * input + lambda).is_finite() {
             return Err(MapError::Range { input: input.to_f64(), output: output.to_f64() });
         }
-        let half = take(&mut scratch, m * n)?;
-        let replace = Accumulate::Replace(T::ONE);
-
-        let into = MatMut::row_major(half, m, n)?;
-        gemm(kernel, into, replace, qg.transposed(), MatRef::row_major(v, m, n)?, scratch)?;
-        let into = MatMut::row_major(v, m, n)?;
-        gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa, scratch)?;
-        for (row, &dg) in v.chunks_exact_mut(n).zip(&*layer.output.diagonal) {
-            for (value, &da) in row.iter_mut().zip(&*layer.input.diagonal) {
-                *value /= dg * da + lambda;
+        in_eigenbases(kernel, layer, v, scratch, |v| {
+            for (row, &dg) in v.chunks_exact_mut(layer.input.size).zip(&*layer.output.diagonal) {
+                for (value, &da) in row.iter_mut().zip(&*layer.input.diagonal) {
+                    *value /= dg * da + lambda;
+                }
             }
-        }
-        let into = MatMut::row_major(half, m, n)?;
-        gemm(kernel, into, replace, qg, MatRef::row_major(v, m, n)?, scratch)?;
-        let into = MatMut::row_major(v, m, n)?;
-        Ok(gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa.transposed(), scratch)?)
+        })
     }
 }
 
 impl<T: Scalar, S: Eigensolver> FactorMap<T> for Eigenbasis<S> {}
+impl<T: Scalar, S: Eigensolver> MomentMap<T> for Eigenbasis<S> {}

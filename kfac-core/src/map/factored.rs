@@ -1,5 +1,6 @@
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
+    take,
 };
 use crate::damping::split::{Split, Trace, split_damping};
 use crate::memory::{LayerState, Layout, SideState};
@@ -101,6 +102,7 @@ impl<T: Scalar> Map<T> for Factored {
 }
 
 impl<T: Scalar> FactorMap<T> for Factored {}
+impl<T: Scalar> MomentMap<T> for Factored {}
 
 /// The factor with `shift` added to its diagonal.
 fn write_damped<T: Scalar>(side: &SideState<'_, T>, shift: T, out: &mut [T]) -> Result<(), ShapeError> {

@@ -7,17 +7,21 @@
 //! | [`Factored`] | `(G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹` |
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
 //! | [`Shifted`] | the same, without eigenvectors of the larger factor |
+//! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
 
 mod basis;
 mod eigenbasis;
+mod ekfac;
 mod factored;
 mod shifted;
 
 pub use eigenbasis::Eigenbasis;
+pub use ekfac::Ekfac;
 pub use factored::Factored;
 pub use shifted::Shifted;
 
 use crate::damping::split::DampingError;
+use crate::evidence::{Evidence, Inputs};
 use crate::memory::{LayerState, Layout};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
@@ -39,6 +43,8 @@ pub trait Map<T: Scalar>: Copy {
     const REFRESH: Workspace;
     /// Scratch of [`Map::apply`].
     const APPLY: Workspace;
+    /// What it learns of single cases, beside the factors.
+    const PER_CASE: PerCase = PerCase::Nothing;
 
     /// Most flops that one refresh can take, for the schedule.
     fn cost(&self) -> Cost;
@@ -56,6 +62,11 @@ pub trait Map<T: Scalar>: Copy {
         lambda: T,
         scratch: &mut [T],
     ) -> Result<Refreshed, MapError>;
+
+    /// Called when both sides have been renewed since the last such call.
+    fn complete(&self, layer: &mut LayerState<'_, T>) {
+        let _ = layer;
+    }
 
     /// `V` to `U` in place; `v`: `m n` numbers, row-major. `lambda` is the current damping; a map that has it baked
     /// into its inverse uses that of the last refresh instead, as [`Map::DAMPING`] says.
@@ -75,8 +86,37 @@ pub trait Map<T: Scalar>: Copy {
     const DAMPING: DampingInForce;
 }
 
-/// A map that is fed layer inputs and output gradients: their moments `A` and `G` are all that it learns of them.
-pub trait FactorMap<T: Scalar>: Map<T> {}
+/// A map that is fed layer inputs and output gradients, from which it keeps the factors `A` and `G`.
+pub trait FactorMap<T: Scalar>: Map<T> {
+    /// Adds what it learns of single cases, as [`Map::PER_CASE`] says: `per_case` times that of each. The evidence has been
+    /// checked and both bases are there.
+    ///
+    /// # Errors
+    /// A [`ProductError`] where the scratch is too short.
+    fn learn<K: Kernel<T>, I: Inputs<T> + ?Sized>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        evidence: &Evidence<'_, T, I>,
+        per_case: T,
+        scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        let _ = (kernel, layer, evidence, per_case, scratch);
+        Ok(())
+    }
+}
+
+/// A map to which `A` and `G` say everything, so that finished moments will do.
+pub trait MomentMap<T: Scalar>: FactorMap<T> {}
+
+/// What a map learns of single cases, beside the factors: kept in the first matrix of [`Layout::per_weight`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerCase {
+    /// Nothing.
+    Nothing,
+    /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`.
+    RotatedSquares,
+}
 
 /// Which damping a map applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +259,11 @@ pub enum MapError {
         /// The largest eigenvalue of `G`.
         output: f64,
     },
+    /// The second moment of the rotated gradients leaves the range of the numbers.
+    Scales {
+        /// Its largest element, as far as it can be said.
+        largest: f64,
+    },
     /// Finite factors gave an inverse that is not.
     NotFinite {
         /// Which factor.
@@ -271,6 +316,9 @@ impl fmt::Display for MapError {
                 "the largest eigenvalues, {input:e} of the input factor and {output:e} of the gradient factor, have no \
                  finite product"
             ),
+            Self::Scales { largest } => {
+                write!(f, "the second moment of the gradients in the eigenbasis is not finite: {largest:e}")
+            }
             Self::Scratch(error) => error.fmt(f),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }

@@ -1,6 +1,7 @@
 use super::basis::{DECOMPOSITION, decompose, is_zero};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
+    take,
 };
 use crate::memory::{LayerState, Layout, SideState};
 use crate::shape::Side;
@@ -113,6 +114,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
 }
 
 impl<T: Scalar, S: Eigensolver> FactorMap<T> for Shifted<S> {}
+impl<T: Scalar, S: Eigensolver> MomentMap<T> for Shifted<S> {}
 
 /// `Q` into the square of `arrays`, diagonal and off-diagonal of `T` into its vectors. On failure nothing is written.
 fn reduce<T: Scalar, K: Kernel<T>>(

@@ -1,21 +1,10 @@
 //! One `add`: evidence is checked whole, then its moments are added.
 
 use crate::error::{LayerErrorKind, Quantity};
-use crate::evidence::{Inputs, OutputGradients};
+use crate::evidence::{Evidence, Inputs};
 use crate::memory::panel_len;
-use crate::shape::LayerShape;
 use kfac_linalg::product::{Accumulate, ProductError, sum_terms, syrk};
 use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
-
-/// What one `add` brings: the rows of a layer's inputs and of the gradients at its output.
-pub(crate) struct Evidence<'a, T, I: ?Sized> {
-    /// The layer's shape.
-    pub(crate) shape: LayerShape,
-    /// Rows of `a`.
-    pub(crate) inputs: &'a I,
-    /// Rows of `g`.
-    pub(crate) gradients: OutputGradients<'a, T>,
-}
 
 /// What the check of an `add` has learnt.
 pub(crate) struct Checked<T> {
@@ -28,14 +17,6 @@ pub(crate) struct Checked<T> {
 }
 
 impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
-    /// The valid (case, position) pairs in order.
-    fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
-        let (cases, positions) = (self.inputs.cases(), self.inputs.positions());
-        (0..cases)
-            .flat_map(move |case| (0..positions).map(move |position| (case, position)))
-            .filter(|&(case, position)| self.inputs.is_valid(case, position))
-    }
-
     /// Reads all evidence once: shapes, finite numbers, finite sums of squares. Touches nothing but `row`.
     ///
     /// A second moment is positive semidefinite, so no entry exceeds its trace: if the traces are finite,
@@ -92,10 +73,8 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         scratch: &mut [T],
     ) -> Result<(), ProductError> {
         let mut panel = Panel::new(kernel, sum, scale, scratch)?;
-        for (case, position) in self.positions() {
-            let (features, ones) = panel.next_row().split_at_mut(self.shape.features());
-            self.inputs.write_row(case, position, features);
-            ones.fill(T::ONE);
+        for place in self.positions() {
+            self.write_input(place, panel.next_row());
             panel.commit_row()?;
         }
         panel.flush()
@@ -113,8 +92,8 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         scratch: &mut [T],
     ) -> Result<(), ProductError> {
         let mut panel = Panel::new(kernel, sum, scale, scratch)?;
-        for (case, position) in self.positions() {
-            self.gradients.write_row(case * self.inputs.positions() + position, panel.next_row());
+        for place in self.positions() {
+            self.write_gradient(place, panel.next_row());
             panel.commit_row()?;
         }
         panel.flush()

@@ -11,6 +11,8 @@ macro_rules! for_each_case {
         $run!("eigenbasis-qr-f64", f64, Eigenbasis<Qr>, Eigenbasis::full());
         $run!("shifted-f32", f32, Shifted<Qr>, Shifted::full());
         $run!("shifted-f64", f64, Shifted<Qr>, Shifted::full());
+        $run!("ekfac-f32", f32, Ekfac<Qr>, Ekfac::full());
+        $run!("ekfac-f64", f64, Ekfac<Qr>, Ekfac::full());
     };
 }
 pub(crate) use for_each_case;

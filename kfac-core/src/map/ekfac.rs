@@ -1,0 +1,238 @@
+use super::basis::{DECOMPOSITION, ROTATION, decompose, in_eigenbases};
+use super::{
+    Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, Workspace, take,
+};
+use crate::evidence::{Evidence, Inputs};
+use crate::memory::{LayerState, Layout, case_panel_rows};
+use crate::shape::Side;
+use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
+use kfac_linalg::product::{Accumulate, ProductError, gemm};
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+
+/// `U = Q_G [(Q_Gᵀ V Q_A) / (s + λ)] Q_Aᵀ` with `s = E[(Q_Gᵀ ∇w Q_A)²]`, element by element, over the cases: K-FAC's
+/// eigenbasis with the second moments that the gradients really have in it.
+///
+/// The gradient `∇w` of a case is the sum over its positions of `g āᵀ`, formed before it is squared. When both sides of a
+/// layer have been renewed, `s` is set to `d_G d_Aᵀ`, the value of [`Eigenbasis`](super::Eigenbasis), as the old value of
+/// the moving average that the following statistics updates continue. With `s` as it should be the Frobenius error of the
+/// block is never larger than that of K-FAC, and its trace is exact. The damping is the current one.
+///
+/// Finished moments do not say what single cases were: they are refused by type.
+///
+/// # Source
+/// George, Laurent, Bouthillier, Ballas and Vincent 2018, arXiv:1806.03884.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ekfac<S = Qr> {
+    /// What decomposes the factors.
+    pub solver: S,
+}
+
+impl Ekfac<Qr> {
+    /// Decomposes to full accuracy by QR, the fastest way at every size.
+    pub const fn full() -> Self {
+        Self { solver: Qr }
+    }
+}
+
+impl Ekfac<Jacobi> {
+    /// Takes the basis that a bounded number of Jacobi's sweeps reaches.
+    pub const fn bounded(sweeps: u8) -> Self {
+        Self { solver: Jacobi { budget: kfac_linalg::eigh::jacobi::Budget::bounded(sweeps) } }
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
+    const NAME: &'static str = match S::METHOD {
+        Method::Qr => "ekfac",
+        Method::Jacobi => "ekfac by jacobi",
+    };
+    /// The statistics, the eigenvectors, the eigenvalues, and the weighted sum of `(Q_Gᵀ ∇w Q_A)²`.
+    const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 1, per_weight: 1 };
+    const UNIT: RefreshUnit = RefreshUnit::Side;
+    const DAMPING: DampingInForce = DampingInForce::Current;
+    const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
+    const APPLY: Workspace = ROTATION;
+    const PER_CASE: PerCase = PerCase::RotatedSquares;
+
+    fn cost(&self) -> Cost {
+        let flops = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
+    }
+
+    fn refresh<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        side: Side,
+        _lambda: T,
+        scratch: &mut [T],
+    ) -> Result<Refreshed, MapError> {
+        decompose(kernel, self.solver, layer.side(side), side, scratch)
+    }
+
+    fn complete(&self, layer: &mut LayerState<'_, T>) {
+        let (input, output) = (&layer.input, &layer.output);
+        let weight = T::from_f64(output.weight);
+        for (row, &dg) in layer.per_weight.chunks_exact_mut(input.size).zip(&*output.diagonal) {
+            for (sum, &da) in row.iter_mut().zip(&*input.diagonal) {
+                *sum = weight * (dg * da);
+            }
+        }
+    }
+
+    fn apply<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        v: &mut [T],
+        scratch: &mut [T],
+    ) -> Result<(), MapError> {
+        let normaliser = layer.output.normaliser();
+        let largest = layer.per_weight.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
+        if !(largest * normaliser + lambda).is_finite() {
+            return Err(MapError::Scales { largest: (largest * normaliser).to_f64() });
+        }
+        in_eigenbases(kernel, layer, v, scratch, |v| {
+            for (value, &sum) in v.iter_mut().zip(&*layer.per_weight) {
+                *value /= sum * normaliser + lambda;
+            }
+        })
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> FactorMap<T> for Ekfac<S> {
+    fn learn<K: Kernel<T>, I: Inputs<T> + ?Sized>(
+        &self,
+        kernel: K,
+        layer: &mut LayerState<'_, T>,
+        evidence: &Evidence<'_, T, I>,
+        per_case: T,
+        scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        let bases = [
+            MatRef::row_major(layer.input.square, layer.input.size, layer.input.size)?,
+            MatRef::row_major(layer.output.square, layer.output.size, layer.output.size)?,
+        ];
+        let mut panel = Panel::new(kernel, bases, scratch)?;
+        if evidence.positions_of_a_case() == 1 {
+            panel.add_single_positions(evidence, per_case, layer.per_weight)
+        } else {
+            panel.add_sums_over_positions(evidence, per_case, layer.per_weight)
+        }
+    }
+}
+
+/// Rows of `ā` and `g` on their way through the eigenbases.
+struct Panel<'a, T, K> {
+    kernel: K,
+    /// `Q_A` and `Q_G`.
+    bases: [MatRef<'a, T>; 2],
+    /// Rows of `ā` and `g` as they came.
+    raw: [&'a mut [T]; 2],
+    /// The same rows in the eigenbases.
+    rotated: [&'a mut [T]; 2],
+    /// `m x n`.
+    gradient: &'a mut [T],
+    gathered: usize,
+    scratch: &'a mut [T],
+}
+
+impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
+    fn new(kernel: K, bases: [MatRef<'a, T>; 2], mut scratch: &'a mut [T]) -> Result<Self, ProductError> {
+        let [n, m] = bases.map(|basis| basis.rows());
+        let rows = case_panel_rows::<T, K>();
+        let mut rows_of = |width: usize| take(&mut scratch, rows * width);
+        let (raw, rotated) = ([rows_of(n)?, rows_of(m)?], [rows_of(n)?, rows_of(m)?]);
+        let gradient = take(&mut scratch, m * n)?;
+        Ok(Self { kernel, bases, raw, rotated, gradient, gathered: 0, scratch })
+    }
+
+    fn is_full(&self) -> bool {
+        self.gathered == case_panel_rows::<T, K>()
+    }
+
+    fn push<I: Inputs<T> + ?Sized>(&mut self, evidence: &Evidence<'_, T, I>, place: (usize, usize)) {
+        let [n, m] = self.bases.map(|basis| basis.rows());
+        let [inputs, gradients] = &mut self.raw;
+        evidence.write_input(place, &mut inputs[self.gathered * n..][..n]);
+        evidence.write_gradient(place, &mut gradients[self.gathered * m..][..m]);
+        self.gathered += 1;
+    }
+
+    /// Rotates the gathered rows, and empties the panel.
+    fn rotate(&mut self) -> Result<[&mut [T]; 2], ProductError> {
+        let (rows, one) = (core::mem::take(&mut self.gathered), Accumulate::Replace(T::ONE));
+        for ((raw, rotated), basis) in self.raw.iter().zip(&mut self.rotated).zip(self.bases) {
+            let width = basis.rows();
+            let (from, to) = (MatRef::row_major(raw, rows, width)?, MatMut::row_major(rotated, rows, width)?);
+            gemm(self.kernel, to, one, from, basis, self.scratch)?;
+        }
+        let [n, m] = self.bases.map(|basis| basis.rows());
+        let [inputs, gradients] = &mut self.rotated;
+        Ok([&mut inputs[..rows * n], &mut gradients[..rows * m]])
+    }
+
+    /// With one position a case the square of its gradient is the product of squares: `(g āᵀ)² = g² (ā²)ᵀ`.
+    fn add_single_positions<I: Inputs<T> + ?Sized>(
+        &mut self,
+        evidence: &Evidence<'_, T, I>,
+        per_case: T,
+        sums: &mut [T],
+    ) -> Result<(), ProductError> {
+        for place in evidence.positions() {
+            self.push(evidence, place);
+            if self.is_full() {
+                self.flush_squares(per_case, sums)?;
+            }
+        }
+        if self.gathered > 0 { self.flush_squares(per_case, sums) } else { Ok(()) }
+    }
+
+    fn flush_squares(&mut self, per_case: T, sums: &mut [T]) -> Result<(), ProductError> {
+        let ([n, m], rows) = (self.bases.map(|basis| basis.rows()), self.gathered);
+        for x in self.rotate()?.into_iter().flatten() {
+            *x *= *x;
+        }
+        let [inputs, gradients] = &self.rotated;
+        let (inputs, gradients) =
+            (MatRef::row_major(inputs, rows, n)?, MatRef::row_major(gradients, rows, m)?);
+        let sums = MatMut::row_major(sums, m, n)?;
+        gemm(self.kernel, sums, Accumulate::Add(per_case), gradients.transposed(), inputs, self.scratch)
+    }
+
+    /// With several, the gradient of a case is formed before it is squared.
+    fn add_sums_over_positions<I: Inputs<T> + ?Sized>(
+        &mut self,
+        evidence: &Evidence<'_, T, I>,
+        per_case: T,
+        sums: &mut [T],
+    ) -> Result<(), ProductError> {
+        self.gradient.fill(T::ZERO);
+        let mut places = evidence.positions().peekable();
+        while let Some(place) = places.next() {
+            self.push(evidence, place);
+            let ends = places.peek().is_none_or(|next| next.0 != place.0);
+            if ends || self.is_full() {
+                self.flush_gradient()?;
+            }
+            if ends {
+                for (sum, x) in sums.iter_mut().zip(&mut *self.gradient) {
+                    *sum += per_case * (*x * *x);
+                    *x = T::ZERO;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_gradient(&mut self) -> Result<(), ProductError> {
+        let ([n, m], rows) = (self.bases.map(|basis| basis.rows()), self.gathered);
+        self.rotate()?;
+        let [inputs, gradients] = &self.rotated;
+        let (inputs, gradients) =
+            (MatRef::row_major(inputs, rows, n)?, MatRef::row_major(gradients, rows, m)?);
+        let sum = MatMut::row_major(self.gradient, m, n)?;
+        gemm(self.kernel, sum, Accumulate::Add(T::ONE), gradients.transposed(), inputs, self.scratch)
+    }
+}
