@@ -45,8 +45,8 @@ impl<T: Scalar> Kernel<T> for Reproducible {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
-        T::product_unfused(InstructionSet::detect(), product);
+    fn product(self, mut product: Product<'_, T>) {
+        T::product_unfused(InstructionSet::detect(), &mut product);
     }
 }
 
@@ -63,8 +63,8 @@ impl<T: Scalar> Kernel<T> for ReproducibleOn {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
-        T::product_unfused(self.0, product);
+    fn product(self, mut product: Product<'_, T>) {
+        T::product_unfused(self.0, &mut product);
     }
 }
 
@@ -105,11 +105,11 @@ impl<T: Scalar> Kernel<T> for Fast {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
+    fn product(self, mut product: Product<'_, T>) {
         #[cfg(feature = "matrixmultiply")]
         if !self.instructions.is_fused() {
             return crate::arch::matrixmultiply::product(product);
         }
-        T::product(self.instructions, product);
+        T::product(self.instructions, &mut product);
     }
 }

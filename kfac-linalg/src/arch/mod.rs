@@ -44,10 +44,10 @@ pub trait Registers: Copy {
 
     /// Forms a product. Not generic over anything, so that it is compiled once, here, and not again by every crate
     /// that multiplies.
-    fn product(set: InstructionSet, product: Product<'_, Self>);
+    fn product(set: InstructionSet, product: &mut Product<'_, Self>);
 
     /// [`product`](Self::product) with every multiply-add rounded twice.
-    fn product_unfused(set: InstructionSet, product: Product<'_, Self>);
+    fn product_unfused(set: InstructionSet, product: &mut Product<'_, Self>);
 
     /// # Safety
     /// The processor has AVX-512F.
@@ -71,11 +71,11 @@ macro_rules! registers {
 
             const PORTABLE: Self::Portable = Portable::NEW;
 
-            fn product(set: InstructionSet, product: Product<'_, $float>) {
+            fn product(set: InstructionSet, product: &mut Product<'_, $float>) {
                 set.run(product);
             }
 
-            fn product_unfused(set: InstructionSet, product: Product<'_, $float>) {
+            fn product_unfused(set: InstructionSet, product: &mut Product<'_, $float>) {
                 set.run_unfused(product);
             }
 

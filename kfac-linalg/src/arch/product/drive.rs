@@ -47,11 +47,12 @@ pub struct Product<'a, T> {
     pub(crate) scratch: &'a mut [T],
 }
 
-impl<T: Scalar> Task<T> for Product<'_, T> {
+/// By reference: a product is too large to be handed from call to call.
+impl<T: Scalar> Task<T> for &mut Product<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd<Element = T>>(mut self, simd: S) {
+    fn run<S: Simd<Element = T>>(self, simd: S) {
         let ([m, n], k) = (self.c.shape(), self.a.cols());
         assert!(self.a.shape() == [m, k] && self.b.shape() == [k, n], "shapes have been checked");
         assert!(self.scratch.len() >= scratch_len::<T>(m, n, k), "scratch has been checked");
@@ -81,13 +82,13 @@ impl<T: Scalar> Task<T> for Product<'_, T> {
         // SAFETY: a view's slice reaches from its first element to its last, so the pointers are valid for the shapes
         // compared above. `MatMut` refuses strides under which two elements share memory, and its exclusive borrow, as
         // that of scratch, keeps the others apart from it.
-        unsafe { frame.drive(simd, self.store, self.packing, self.scratch) }
+        unsafe { frame.drive(simd, self.store, self.packing, &mut *self.scratch) }
     }
 }
 
 impl<T: Scalar> Product<'_, T> {
     /// `C` of an empty sum.
-    fn without_terms(mut self) {
+    fn without_terms(&mut self) {
         if let Accumulate::Replace(_) = self.store {
             for j in 0..self.c.cols() {
                 for i in self.wanted.rows(&(0..self.c.rows()), j) {
@@ -314,7 +315,7 @@ mod tests {
             let [m, n, k] = self.shape;
             let [a, b, mut c] = [m * k, k * n, m * n].map(|len| numbers::<T>(len.max(1)));
             let mut scratch = vec![T::from_f64(f64::NAN); scratch_len::<T>(m, n, k)];
-            let product = Product {
+            let mut product = Product {
                 c: MatMut::with_strides(&mut c, [m, n], self.strides[0]).unwrap(),
                 store: Accumulate::Add(T::from_f64(0.7)),
                 a: MatRef::with_strides(&a, [m, k], self.strides[1]).unwrap(),
@@ -324,9 +325,9 @@ mod tests {
                 scratch: &mut scratch,
             };
             if fused {
-                set.run(product)
+                set.run(&mut product)
             } else {
-                set.run_unfused(product)
+                set.run_unfused(&mut product)
             }
             c
         }
