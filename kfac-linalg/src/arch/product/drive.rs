@@ -18,8 +18,12 @@ use core::ops::Range;
 /// that all begin on a cache line.)
 const IN_PLACE: [usize; 2] = [112, 256];
 
-/// Rows from which on columns of `B` are packed.
-const PACKED_FROM: usize = 600;
+/// Rows from which on columns of `B` are packed. (The second number holds for crowded columns.)
+const PACKED_FROM: [usize; 2] = [600, 192];
+
+/// Terms of a column of `B`, times the power of two in the bytes between them, beyond which it is crowded: too many
+/// terms compete for too few places of a second-level cache.
+const CROWDED: usize = 1 << 20;
 
 /// Which operands are copied. Moves no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +213,12 @@ impl<T: Scalar> Frame<T> {
     #[inline(always)]
     fn packs_columns(&self, packing: Packing) -> bool {
         match packing {
-            Packing::Measured => self.b.row != 1 && self.shape[0] >= PACKED_FROM,
+            Packing::Measured => {
+                let ([m, _, k], stride) = (self.shape, self.b.row);
+                let power = (stride & stride.wrapping_neg()).saturating_mul(size_of::<T>());
+                let crowded = || block_len(k).saturating_mul(power) > CROWDED;
+                stride != 1 && (m >= PACKED_FROM[0] || m >= PACKED_FROM[1] && crowded())
+            }
             #[cfg(test)]
             Packing::Always => true,
             #[cfg(test)]
