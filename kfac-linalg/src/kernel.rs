@@ -50,8 +50,8 @@ impl<T: Scalar> Kernel<T> for Reproducible {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
-        T::unfused_on(InstructionSet::detect(), product);
+    fn product(self, mut product: Product<'_, T>) {
+        T::unfused_on(InstructionSet::detect(), &mut product);
     }
 }
 
@@ -71,8 +71,8 @@ impl<T: Scalar> Kernel<T> for ReproducibleOn {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
-        T::unfused_on(self.0, product);
+    fn product(self, mut product: Product<'_, T>) {
+        T::unfused_on(self.0, &mut product);
     }
 }
 
@@ -116,11 +116,11 @@ impl<T: Scalar> Kernel<T> for Fast {
     }
 
     #[inline]
-    fn product(self, product: Product<'_, T>) {
+    fn product(self, mut product: Product<'_, T>) {
         #[cfg(feature = "matrixmultiply")]
         if !self.instructions.is_fused() {
             return crate::arch::matrixmultiply::product(product);
         }
-        T::on(self.instructions, product);
+        T::on(self.instructions, &mut product);
     }
 }

@@ -133,12 +133,14 @@ macro_rules! avx2 {
 
             #[inline(always)]
             fn zip(self, a: $vector, b: $vector) -> [$vector; 2] {
-                // The shuffle works in halves of a register: 0 1 | 4 5 and 2 3 | 6 7, to be joined crosswise.
                 // SAFETY: see `splat`.
-                unsafe {
-                    let (low, high) = ($unpack_low(a, b), $unpack_high(a, b));
-                    [$halves::<0x20>(low, high), $halves::<0x31>(low, high)]
-                }
+                unsafe { [$unpack_low(a, b), $unpack_high(a, b)] }
+            }
+
+            #[inline(always)]
+            fn unzip_pieces(self, a: $vector, b: $vector) -> [$vector; 2] {
+                // SAFETY: see `splat`.
+                unsafe { [$halves::<0x20>(a, b), $halves::<0x31>(a, b)] }
             }
 
             #[inline(always)]

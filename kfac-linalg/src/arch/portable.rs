@@ -89,6 +89,11 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     }
 
     #[inline(always)]
+    fn unzip_pieces(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
+        [a, b]
+    }
+
+    #[inline(always)]
     fn max(self, a: [T; L], b: [T; L]) -> [T; L] {
         array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
     }

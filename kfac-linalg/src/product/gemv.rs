@@ -160,6 +160,9 @@ fn columns<S: Simd<Element: Scalar>>(
     }
 }
 
+/// Registers of rows that are read at a time, where rows are contiguous: two chains hide the latency of each other.
+const TWO: usize = 2;
+
 /// `sums += A x`, rows contiguous: square by square, transposed.
 #[inline(always)]
 fn rows<S: Simd<Element: Scalar>>(
@@ -170,22 +173,52 @@ fn rows<S: Simd<Element: Scalar>>(
     stride: usize,
     x: &[S::Element],
 ) {
-    for (group, to) in sums.chunks_exact_mut(S::LANES).enumerate() {
-        let (top, mut sum) = (group * S::LANES, simd.load(to));
-        let height = S::LANES.min(rows - top);
-        for (index, x) in x.chunks(S::LANES).enumerate() {
-            let mut square = [simd.zero(); MOST_LANES];
-            for (i, row) in square[..S::LANES].iter_mut().enumerate() {
-                if i < height {
-                    let from = &a[(top + i) * stride + index * S::LANES..][..x.len()];
-                    *row = if x.len() == S::LANES { simd.load(from) } else { simd.load_some(from) };
+    let mut top = 0;
+    while top + TWO * S::LANES <= rows {
+        squares::<S, TWO>(simd, &mut sums[top..], &a[top * stride..], TWO * S::LANES, stride, x);
+        top += TWO * S::LANES;
+    }
+    while top < rows {
+        squares::<S, 1>(simd, &mut sums[top..], &a[top * stride..], S::LANES.min(rows - top), stride, x);
+        top += S::LANES;
+    }
+}
+
+/// [`rows`], `R` registers of them.
+#[inline(always)]
+fn squares<S: Simd<Element: Scalar>, const R: usize>(
+    simd: S,
+    to: &mut [S::Element],
+    a: &[S::Element],
+    rows: usize,
+    stride: usize,
+    x: &[S::Element],
+) {
+    let mut sums = [simd.zero(); R];
+    for (sum, to) in sums.iter_mut().zip(to.chunks_exact(S::LANES)) {
+        *sum = simd.load(to);
+    }
+    for (index, x) in x.chunks(S::LANES).enumerate() {
+        for (r, sum) in sums.iter_mut().enumerate() {
+            let top = r * S::LANES;
+            let row = |i: usize| &a[(top + i) * stride + index * S::LANES..];
+            if rows >= top + S::LANES && x.len() == S::LANES {
+                let square = simd.load_square(row(0), stride);
+                for (&a, &x) in transposed(simd, square)[..S::LANES].iter().zip(x) {
+                    *sum = simd.mul_add(a, simd.splat(x), *sum);
+                }
+            } else {
+                let mut square = [simd.zero(); MOST_LANES];
+                for (i, to) in square[..S::LANES.min(rows - top)].iter_mut().enumerate() {
+                    *to = simd.load_some(&row(i)[..x.len()]);
+                }
+                for (&a, &x) in transposed(simd, square).iter().zip(x) {
+                    *sum = simd.mul_add(a, simd.splat(x), *sum);
                 }
             }
-            let square = transposed(simd, square);
-            for (&a, &x) in square.iter().zip(x) {
-                sum = simd.mul_add(a, simd.splat(x), sum);
-            }
         }
+    }
+    for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(S::LANES)) {
         simd.store(to, sum);
     }
 }

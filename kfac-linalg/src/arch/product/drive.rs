@@ -18,8 +18,12 @@ use core::ops::Range;
 /// that all begin on a cache line.)
 const IN_PLACE: [usize; 2] = [112, 256];
 
-/// Rows from which on columns of `B` are packed.
-const PACKED_FROM: usize = 600;
+/// Rows from which on columns of `B` are packed. (The second number holds for crowded columns.)
+const PACKED_FROM: [usize; 2] = [600, 192];
+
+/// Terms of a column of `B`, times the power of two in the bytes between them, beyond which it is crowded: too many
+/// terms compete for too few places of a second-level cache.
+const CROWDED: usize = 1 << 20;
 
 /// Which operands are copied. Moves no bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +51,11 @@ pub struct Product<'a, T> {
     pub(crate) scratch: &'a mut [T],
 }
 
-impl<T: Scalar> Task<T> for Product<'_, T> {
+impl<T: Scalar> Task<T> for &mut Product<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd<Element = T>>(mut self, simd: S) {
+    fn run<S: Simd<Element = T>>(self, simd: S) {
         let ([m, n], k) = (self.c.shape(), self.a.cols());
         assert!(self.a.shape() == [m, k] && self.b.shape() == [k, n], "shapes have been checked");
         assert!(self.scratch.len() >= scratch_len::<T>(m, n, k), "scratch has been checked");
@@ -81,13 +85,13 @@ impl<T: Scalar> Task<T> for Product<'_, T> {
         // SAFETY: a view's slice reaches from its first element to its last, so the pointers are valid for the shapes
         // compared above. `MatMut` refuses strides under which two elements share memory, and its exclusive borrow, as
         // that of scratch, keeps the others apart from it.
-        unsafe { frame.drive(simd, self.store, self.packing, self.scratch) }
+        unsafe { frame.drive(simd, self.store, self.packing, &mut *self.scratch) }
     }
 }
 
 impl<T: Scalar> Product<'_, T> {
     /// `C` of an empty sum.
-    fn without_terms(mut self) {
+    fn without_terms(&mut self) {
         if let Accumulate::Replace(_) = self.store {
             for j in 0..self.c.cols() {
                 for i in self.wanted.rows(&(0..self.c.rows()), j) {
@@ -208,7 +212,12 @@ impl<T: Scalar> Frame<T> {
     #[inline(always)]
     fn packs_columns(&self, packing: Packing) -> bool {
         match packing {
-            Packing::Measured => self.b.row != 1 && self.shape[0] >= PACKED_FROM,
+            Packing::Measured => {
+                let ([m, _, k], stride) = (self.shape, self.b.row);
+                let power = (stride & stride.wrapping_neg()).saturating_mul(size_of::<T>());
+                let crowded = || block_len(k).saturating_mul(power) > CROWDED;
+                stride != 1 && (m >= PACKED_FROM[0] || m >= PACKED_FROM[1] && crowded())
+            }
             #[cfg(test)]
             Packing::Always => true,
             #[cfg(test)]
@@ -314,7 +323,7 @@ mod tests {
             let [m, n, k] = self.shape;
             let [a, b, mut c] = [m * k, k * n, m * n].map(|len| numbers::<T>(len.max(1)));
             let mut scratch = vec![T::from_f64(f64::NAN); scratch_len::<T>(m, n, k)];
-            let product = Product {
+            let mut product = Product {
                 c: MatMut::with_strides(&mut c, [m, n], self.strides[0]).unwrap(),
                 store: Accumulate::Add(T::from_f64(0.7)),
                 a: MatRef::with_strides(&a, [m, k], self.strides[1]).unwrap(),
@@ -324,9 +333,9 @@ mod tests {
                 scratch: &mut scratch,
             };
             if fused {
-                set.run(product)
+                set.run(&mut product)
             } else {
-                set.run_unfused(product)
+                set.run_unfused(&mut product)
             }
             c
         }

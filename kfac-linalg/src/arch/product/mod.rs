@@ -19,9 +19,12 @@ pub(crate) use drive::Product;
 use super::compiled::compiled_here;
 use core::ops::Range;
 
+/// By reference: a product is too large to be handed from call to call.
+type Form<'r, 'a, T> = &'r mut Product<'a, T>;
+
 compiled_here! {
     /// Products.
-    ProductTasks: Product<'a> -> (),
+    ProductTasks: Form<'r, 'a> -> (),
 }
 
 /// An operand to read: element `(i, j)` lies at `ptr + i row + j col`.

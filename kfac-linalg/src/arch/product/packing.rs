@@ -216,51 +216,62 @@ impl<T: Copy + Default + 'static> Task<T> for PackColumns<T> {
 
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, _: S) {
-        for p in 0..self.depth {
+        let mut first = 0;
+        while first < self.depth {
+            let terms = TERMS.min(self.depth - first);
             for strip in 0..self.strips.count {
                 let cols = self.strips.get(strip);
                 // SAFETY: `run_on`, the only way here, has been promised these columns and this room.
                 unsafe {
-                    let from = self.from.at(p, cols.start);
-                    let to = self.to.add(cols.start * self.depth + p * cols.len());
+                    let from = Source { ptr: self.from.at(first, cols.start), ..self.from };
+                    let to = self.to.add(cols.start * self.depth + first * cols.len());
                     if self.from.col == 1 {
-                        copy(from, to, cols.len());
+                        copy(from, to, terms, cols.len());
                     } else {
-                        for j in 0..cols.len() {
-                            *to.add(j) = *from.add(j * self.from.col);
+                        for p in 0..terms {
+                            for j in 0..cols.len() {
+                                *to.add(p * cols.len() + j) = *from.at(p, j);
+                            }
                         }
                     }
                 }
             }
+            first += terms;
         }
     }
 }
 
-/// A few neighbours, as one block of a length known to the compiler.
+/// Terms of all strips that are copied before the next ones: few enough to stay in the first-level cache while strip
+/// after strip takes its part, even where rows of `B` lie a power of two apart and compete for the same places.
+const TERMS: usize = 8;
+
+/// A few terms of a strip whose columns are neighbours, with the number of columns known to the compiler.
 ///
 /// # Safety
-/// `len` numbers are valid at both ends.
+/// So many terms and columns exist, with room for them.
 #[inline(always)]
-unsafe fn copy<T: Copy>(from: *const T, to: *mut T, len: usize) {
-    // SAFETY: handed on; the arm is the length.
+unsafe fn copy<T: Copy>(from: Source<T>, to: *mut T, terms: usize, cols: usize) {
+    // SAFETY: handed on; the arm is the number of columns.
     unsafe {
-        match len {
-            8 => block::<T, 8>(from, to),
-            7 => block::<T, 7>(from, to),
-            6 => block::<T, 6>(from, to),
-            5 => block::<T, 5>(from, to),
-            4 => block::<T, 4>(from, to),
-            3 => block::<T, 3>(from, to),
-            2 => block::<T, 2>(from, to),
-            _ => block::<T, 1>(from, to),
+        match cols {
+            8 => rows::<T, 8>(from, to, terms),
+            7 => rows::<T, 7>(from, to, terms),
+            6 => rows::<T, 6>(from, to, terms),
+            5 => rows::<T, 5>(from, to, terms),
+            4 => rows::<T, 4>(from, to, terms),
+            3 => rows::<T, 3>(from, to, terms),
+            2 => rows::<T, 2>(from, to, terms),
+            _ => rows::<T, 1>(from, to, terms),
         }
     }
 }
 
 /// # Safety
-/// `N` numbers are valid at both ends.
+/// As [`copy`], with `N` columns.
 #[inline(always)]
-unsafe fn block<T: Copy, const N: usize>(from: *const T, to: *mut T) {
-    // SAFETY: the contract; an array is as aligned as its elements.
-    unsafe { to.cast::<[T; N]>().write(from.cast::<[T; N]>().read()) }
+unsafe fn rows<T: Copy, const N: usize>(from: Source<T>, to: *mut T, terms: usize) {
+    for p in 0..terms {
+        // SAFETY: the contract; an array is as aligned as its elements.
+        unsafe { to.add(p * N).cast::<[T; N]>().write(from.at(p, 0).cast::<[T; N]>().read()) };
+    }
 }

@@ -251,11 +251,13 @@ unsafe fn store<S: Simd, const V: usize, const N: usize>(
     let whole = |col| block.wanted.rows(&tile.rows, col) == (0..len);
     // A triangle that has its first and its last column whole has all of them.
     if block.c.row == 1 && whole(tile.cols.start) && whole(tile.cols.end - 1) {
-        for (j, sums) in sums.iter().enumerate() {
+        // SAFETY: the first element of the tile is wanted.
+        let mut to = unsafe { block.c.at(tile.rows.start, tile.cols.start) };
+        for sums in sums {
             for (v, &sum) in sums.iter().enumerate() {
                 // SAFETY: all rows of the tile exist, and are neighbours.
                 unsafe {
-                    let to = block.c.at(tile.rows.start + v * S::LANES, tile.cols.start + j);
+                    let to = to.add(v * S::LANES);
                     let c = match block.store {
                         Accumulate::Replace(scale) => simd.mul(simd.splat(scale), sum),
                         Accumulate::Add(scale) => simd.mul_add(simd.splat(scale), sum, simd.load_ptr(to)),
@@ -263,8 +265,11 @@ unsafe fn store<S: Simd, const V: usize, const N: usize>(
                     simd.store_ptr(to, c);
                 }
             }
+            to = to.wrapping_add(block.c.col);
         }
     } else {
+        // A copy, so that the sums of a whole tile never leave their registers.
+        let sums = *sums;
         for (j, sums) in sums.iter().enumerate() {
             let col = tile.cols.start + j;
             let wanted = block.wanted.rows(&tile.rows, col);
