@@ -143,6 +143,47 @@ impl Loss {
         Ok(())
     }
 
+    /// Column `column` of a square root `S` of the loss Hessian, `S Sᵀ = H`, written to `gradient`: what the backward pass of
+    /// a type-2 Fisher starts from, once for each output. See
+    /// [`OutputGradients::of_hessian_column`](crate::evidence::OutputGradients::of_hessian_column).
+    ///
+    /// `I` for [`Loss::Square`], `diag(√p) - p √pᵀ` for [`Loss::Softmax`], `diag(√(p (1 - p)))` for [`Loss::Bernoulli`].
+    ///
+    /// # Errors
+    /// [`LossError::Shape`] where the gradient does not fit, or there is no such column.
+    ///
+    /// # Source
+    /// Dangel, Kunstner and Hennig 2020, arXiv:1912.10985 (BackPACK).
+    pub fn hessian_column<T: Scalar>(
+        self,
+        outputs: &[T],
+        column: usize,
+        gradient: &mut [T],
+    ) -> Result<(), LossError> {
+        same_length(outputs, gradient)?;
+        let Some(&output) = outputs.get(column) else {
+            return Err(LossError::Shape(ShapeError { expected: [outputs.len(), 1], found: [column, 1] }));
+        };
+        match self {
+            Self::Square => {
+                gradient.fill(T::ZERO);
+                gradient[column] = T::ONE;
+            }
+            Self::Softmax => {
+                softmax(outputs, gradient);
+                let root = gradient[column].sqrt();
+                gradient.iter_mut().for_each(|p| *p = -(*p * root));
+                gradient[column] += root;
+            }
+            Self::Bernoulli => {
+                gradient.fill(T::ZERO);
+                let p = output.sigmoid();
+                gradient[column] = (p * (T::ONE - p)).sqrt();
+            }
+        }
+        Ok(())
+    }
+
     /// `vᵀ H w` for output tangents `v = J δ₁` and `w = J δ₂` of one case: the mean over cases is `δ₁ᵀ F δ₂`.
     ///
     /// # Errors

@@ -55,6 +55,22 @@ fn the_mean_outer_product_of_sampled_gradients_is_the_fisher_matrix() {
 }
 
 #[test]
+fn columns_of_the_root_make_the_hessian() {
+    for loss in [Loss::Square, Loss::Softmax, Loss::Bernoulli] {
+        let mut sum = Matrix::zeros(3, 3);
+        for column in 0..3 {
+            let mut root = [f64::NAN; 3];
+            loss.hessian_column(&OUTPUTS, column, &mut root).unwrap();
+            sum.add_outer(1.0, &root, &root);
+        }
+        common::dense::assert_close(&format!("{loss:?}"), &sum.data, &fisher(loss).data, 1e-15);
+        let refused = loss.hessian_column(&OUTPUTS, 3, &mut [0.0; 3]);
+        let error = ShapeError { expected: [3, 1], found: [3, 1] };
+        assert_eq!(refused, Err(LossError::Shape(error)), "{loss:?}");
+    }
+}
+
+#[test]
 fn gradients_are_derivatives_of_values() {
     for (loss, target) in
         [(Loss::Square, VALUES), (Loss::Bernoulli, VALUES), (Loss::Softmax, Target::Class(1))]

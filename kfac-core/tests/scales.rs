@@ -296,9 +296,9 @@ fn sampled_and_exact_fisher_agree_for_every_weight() {
     }
 }
 
-/// Type 2: the columns of the loss Hessian's root are positions of one case, or adds of a loss of weight 1/columns.
+/// Type 2: the columns of the loss Hessian's root add up, for one input, as the positions of a case do.
 #[test]
-fn columns_of_a_type_2_fisher_add_up_as_positions_or_as_adds() {
+fn columns_of_a_type_2_fisher_add_up() {
     let batch = Batch::new(POSITIONS);
     let [_, g] = explicit(&batch.rows(&[POSITIONS; CASES]));
     let inputs: Vec<f64> = random(CASES * FEATURES, 5);
@@ -311,7 +311,7 @@ fn columns_of_a_type_2_fisher_add_up_as_positions_or_as_adds() {
                 [CASES, OUTPUTS],
                 [POSITIONS * OUTPUTS, 1],
             );
-            add(&Rows(inputs), OutputGradients::of_weighted_nll(rows.unwrap(), 1.0 / POSITIONS as f64));
+            add(&Rows(inputs), OutputGradients::of_hessian_column(rows.unwrap(), POSITIONS));
         }
     });
     assert_close("G", &found.data, &g.data, TOLERANCE);

@@ -30,6 +30,15 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
         Self { rows, factor: T::ONE / weight.sqrt() }
     }
 
+    /// Gradients of each case's own loss that began as one of `columns` columns of a root of the loss Hessian
+    /// ([`Loss::hessian_column`](crate::losses::Loss::hessian_column)): multiplied by `√columns`. The statistic of a type-2
+    /// Fisher is the sum over the columns, and a mean over all that is added.
+    ///
+    /// Announce `columns` times the cases to `observe`, and add the same inputs with the gradients of each column.
+    pub fn of_hessian_column(rows: MatRef<'a, T>, columns: usize) -> Self {
+        Self { rows, factor: T::from_usize(columns).sqrt() }
+    }
+
     /// `(cases positions) x outputs`, unscaled.
     pub fn rows(&self) -> MatRef<'a, T> {
         self.rows
