@@ -205,6 +205,20 @@ impl Window {
         });
     }
 
+    /// Adds the patch of `image` at `location` to `patch`.
+    ///
+    /// # Panics
+    /// As [`copy_patch`](Self::copy_patch).
+    pub fn add_to_patch<T: Scalar>(self, image: &[T], location: usize, patch: &mut [T]) {
+        self.for_each_run(location, |place, start| {
+            for (value, &pixel) in
+                patch[place].iter_mut().zip(image[start..].iter().step_by(self.dilation[1]))
+            {
+                *value += pixel;
+            }
+        });
+    }
+
     /// Adds `patch` to the pixels of `image` that it lies over: the transpose of [`copy_patch`](Self::copy_patch).
     ///
     /// # Panics

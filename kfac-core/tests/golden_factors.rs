@@ -6,7 +6,7 @@ mod common;
 use common::convolution::ConvolutionNet;
 use common::dense::Matrix;
 use common::golden::{Body, Case, list, on_every_kernel};
-use common::net::{DenseNet, Loss, LossTerms, Model, layers};
+use common::net::{DenseNet, Loss, LossTerms, Model, Sharing, layers};
 use common::{Room, factor};
 use kfac_core::evidence::{OutputGradients, Sequence};
 use kfac_core::linalg::{Kernel, MatMut, MatRef, Scalar};
@@ -55,7 +55,7 @@ fn factors<T: Scalar, K: Kernel<T>>(
     kernel: K,
     case: &Case,
     model: &impl Model<T>,
-    loss: Loss<T>,
+    (loss, sharing): (Loss<T>, Sharing),
 ) -> Vec<(&'static str, Vec<[Matrix; 2]>)> {
     let (exact, weight) = model.type_2(loss);
     let mut kinds = vec![("exact", exact, weight)];
@@ -72,7 +72,7 @@ fn factors<T: Scalar, K: Kernel<T>>(
         let (mut kfac, scratch) = room.precondition(&shapes, Factored, kernel);
         let mut observation = kfac.observe(sets.len() * model.cases());
         for set in &sets {
-            model.observe(&mut observation, set, weight, scratch);
+            model.observe(&mut observation, set, (weight, sharing), scratch);
         }
         let factors = (0..shapes.len()).map(|layer| Side::BOTH.map(|side| factor(&kfac, layer, side)));
         (kind, factors.collect())
@@ -99,7 +99,7 @@ impl Body for DenseFactors {
         compare_outputs(case, &net);
         case.expect("mean_loss", &[net.mean_loss(loss, &targets)]);
 
-        let found = factors(kernel, case, &net, loss);
+        let found = factors(kernel, case, &net, (loss, Sharing::Expand));
         let gradients = net.mean_gradients(&net.loss_gradients(loss, &targets));
         for (layer, want) in list(&case.expected["layers"]).iter().enumerate() {
             for (kind, factors) in &found {
@@ -115,8 +115,8 @@ impl Body for DenseFactors {
     }
 }
 
-/// `weight_sharing`: any number of position axes. `reduce_*` is not asked: no kind of evidence makes factors of
-/// position means yet.
+/// `weight_sharing`: any number of position axes. Where a file has no `reduce_g_exact`, the loss has a term per position,
+/// whose roots are no root of the reduced one.
 struct SharedFactors;
 
 impl Body for SharedFactors {
@@ -133,13 +133,20 @@ impl Body for SharedFactors {
         let net = DenseNet::new(layers(&case.inputs["layers"]), terms, &case.input("x"));
         compare_outputs(case, &net);
 
-        let found = factors(kernel, case, &net, loss);
-        for (layer, want) in list(&case.expected["layers"]).iter().enumerate() {
-            for (kind, factors) in &found {
-                let (g, [input, output]) = (format!("expand_g_{kind}"), &factors[layer]);
-                case.compare_matrix("expand_a", &want["expand_a"], input);
-                case.compare_matrix(&g, &want[&g], output);
+        for (name, sharing) in [("expand", Sharing::Expand), ("reduce", Sharing::Reduce)] {
+            let found = factors(kernel, case, &net, (loss, sharing));
+            let (a, layers) = (format!("{name}_a"), list(&case.expected["layers"]));
+            for ((layer, want), (kind, factors)) in
+                layers.iter().enumerate().flat_map(|layer| found.iter().map(move |kind| (layer, kind)))
+            {
+                let (g, [input, output]) = (format!("{name}_g_{kind}"), &factors[layer]);
+                case.compare_matrix(&a, &want[&a], input);
+                if !want[&g].is_null() {
+                    case.compare_matrix(&g, &want[&g], output);
+                }
             }
+        }
+        for (layer, want) in list(&case.expected["layers"]).iter().enumerate() {
             let block = "ggn_block_column_stacked";
             case.compare_matrix(block, &want[block], &net.gauss_newton_block(loss, layer));
         }
@@ -148,7 +155,7 @@ impl Body for SharedFactors {
 }
 
 /// `conv_kfc_*`: whole batches as patches. The files hold KFC's scales: with `|T|` locations `A_file = |T| A` and
-/// `G_file = G / |T|`. `reduce_*` is not asked, as above.
+/// `G_file = G / |T|`.
 struct ConvolutionFactors;
 
 impl Body for ConvolutionFactors {
@@ -164,7 +171,7 @@ impl Body for ConvolutionFactors {
         case.expect("mean_loss", &[net.mean_loss(loss, &targets)]);
 
         let locations = net.window().locations() as f64;
-        let found = factors(kernel, case, &net, loss);
+        let found = factors(kernel, case, &net, (loss, Sharing::Expand));
         let gradients = net.mean_gradients(&net.loss_gradients(loss, &targets));
         let groups = list(&case.expected["conv"]);
         for (kind, factors) in &found {
@@ -177,6 +184,16 @@ impl Body for ConvolutionFactors {
             let g = format!("g_{kind}");
             for [_, output] in &factors[groups.len()..] {
                 case.compare_matrix(&g, &case.expected["linear"][&g], output);
+            }
+        }
+        for (kind, factors) in factors(kernel, case, &net, (loss, Sharing::Reduce)) {
+            let g = format!("reduce_g_{kind}");
+            for (want, [input, output]) in groups.iter().zip(&factors) {
+                for (name, found) in [("reduce_a", input), (&g, output)] {
+                    if !want[name].is_null() {
+                        case.compare_matrix(name, &want[name], found);
+                    }
+                }
             }
         }
         for (group, want) in groups.iter().enumerate() {

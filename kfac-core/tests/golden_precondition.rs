@@ -5,7 +5,7 @@ mod common;
 use common::convolution::ConvolutionNet;
 use common::dense::{Matrix, dot};
 use common::golden::{Array, Body, Case, list, number, on_every_kernel};
-use common::net::{DenseNet, Loss, LossTerms, Model, layers};
+use common::net::{DenseNet, Loss, LossTerms, Model, Sharing, layers};
 use common::{Room, factor, widened};
 use kfac_core::damping::split::{Split, Trace, split_damping};
 use kfac_core::evidence::{Moments, OutputGradients, Sequence};
@@ -103,7 +103,7 @@ impl<T: Scalar, N: Model<T>> Fisher<'_, T, N> {
     ) {
         let mut observation = kfac.observe(self.sets.len() * self.net.cases());
         for set in self.sets {
-            self.net.observe(&mut observation, set, self.weight, scratch);
+            self.net.observe(&mut observation, set, (self.weight, Sharing::Expand), scratch);
         }
     }
 

@@ -7,7 +7,7 @@ mod common;
 
 use common::dense::{Matrix, dot};
 use common::golden::{Array, Body, Case, list, on_every_kernel};
-use common::net::{DenseNet, Layer, Loss, LossTerms, Model, layers};
+use common::net::{DenseNet, Layer, Loss, LossTerms, Model, Sharing, layers};
 use common::{Room, factor, widened};
 use kfac_core::LayerShape;
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
@@ -139,7 +139,8 @@ fn run_trajectory<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(kernel: K, map: M, p
         if index.is_multiple_of(case.count("t_cov")) {
             let (sets, weight) = net.type_2(problem.loss);
             let mut observation = kfac.observe(sets.len() * net.cases());
-            sets.iter().for_each(|set| net.observe(&mut observation, set, weight, scratch));
+            sets.iter()
+                .for_each(|set| net.observe(&mut observation, set, (weight, Sharing::Expand), scratch));
         }
         if index.is_multiple_of(case.count("t_inv")) {
             kfac.refresh_all(scratch).unwrap();

@@ -8,7 +8,7 @@ mod common;
 
 use common::dense::{Matrix, assert_close};
 use common::{Numbers, Room, factor, random};
-use kfac_core::evidence::{Inputs, Moments, OutputGradients, Patches, Rows, Sequence};
+use kfac_core::evidence::{Inputs, Moments, OutputGradients, Patches, Reduced, Rows, Sequence};
 use kfac_core::linalg::{Fast, Kernel, MatRef, Reproducible};
 use kfac_core::losses::{Loss, Target};
 use kfac_core::map::Factored;
@@ -90,6 +90,18 @@ impl Inputs<f64> for AnyInputs<'_> {
 
     fn write_row(&self, case: usize, position: usize, out: &mut [f64]) {
         self.0.write_row(case, position, out);
+    }
+
+    fn add_row(&self, case: usize, position: usize, out: &mut [f64]) {
+        self.0.add_row(case, position, out);
+    }
+
+    fn gradient_rows(&self) -> usize {
+        self.0.gradient_rows()
+    }
+
+    fn write_gradient(&self, gradients: &OutputGradients<'_, f64>, place: (usize, usize), out: &mut [f64]) {
+        self.0.write_gradient(gradients, place, out);
     }
 }
 
@@ -185,6 +197,39 @@ fn of_sequences_of_unequal_length_only_the_valid_positions_count_whatever_lies_i
 }
 
 /// A sequence of length 0 is no case: it must not thin out `G`.
+/// `A` from the mean over the valid positions of a case, `G` from their sum, whatever lies in the padding; and with one
+/// position the same bits as without.
+#[test]
+fn reduced_sequences_are_cases_of_mean_inputs_and_summed_gradients() {
+    let (batch, lengths) = (Batch::new(POSITIONS), [5, 2, 0, 3, 1, 4, 5]);
+    let reduce = |case: &Vec<(Vec<f64>, Vec<f64>)>| {
+        let share = 1.0 / case.len() as f64;
+        let (mut a, mut g) = (vec![0.0; FEATURES + 1], vec![0.0; OUTPUTS]);
+        for (input, gradient) in case {
+            a.iter_mut().zip(input).for_each(|(a, x)| *a += share * x);
+            g.iter_mut().zip(gradient).for_each(|(g, x)| *g += x);
+        }
+        vec![(a, g)]
+    };
+    let rows: Vec<_> = batch.rows(&lengths).iter().filter(|case| !case.is_empty()).map(reduce).collect();
+    let found = factors(LAYER, CASES, &|add| {
+        let inputs = Sequence::with_lengths(batch.inputs(), POSITIONS, &lengths).unwrap();
+        add(&Reduced(&inputs), OutputGradients::per_case(batch.gradients()));
+    });
+    assert_factors(&found, &explicit(&rows));
+
+    let single = Batch::new(1);
+    let [plain, reduced] = [false, true].map(|reduced| {
+        factors(LAYER, CASES, &|add| {
+            let (inputs, g) = (Rows(single.inputs()), OutputGradients::per_case(single.gradients()));
+            if reduced { add(&Reduced(&inputs), g) } else { add(&inputs, g) }
+        })
+    });
+    for (plain, reduced) in plain.iter().zip(&reduced) {
+        assert_eq!(plain.data, reduced.data);
+    }
+}
+
 #[test]
 fn cases_without_a_valid_position_count_nowhere() {
     let batch = Batch::new(POSITIONS);

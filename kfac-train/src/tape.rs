@@ -88,6 +88,14 @@ impl<T: Scalar> Inputs<T> for Evidence<'_, T> {
             Self::Patches(patches) => patches.write_row(case, position, out),
         }
     }
+
+    fn add_row(&self, case: usize, position: usize, out: &mut [T]) {
+        match self {
+            Self::Rows(rows) => rows.add_row(case, position, out),
+            Self::Sequence(sequence) => sequence.add_row(case, position, out),
+            Self::Patches(patches) => patches.add_row(case, position, out),
+        }
+    }
 }
 
 /// A row-major matrix over the whole slice.

@@ -35,7 +35,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
     }
 
     /// Writes `g` at a valid place, in the scale of the statistic.
-    pub fn write_gradient(&self, (case, position): (usize, usize), out: &mut [T]) {
-        self.gradients.write_row(case * self.inputs.positions() + position, out);
+    pub fn write_gradient(&self, place: (usize, usize), out: &mut [T]) {
+        self.inputs.write_gradient(&self.gradients, place, out);
     }
 }

@@ -50,12 +50,19 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
     }
 
     /// Writes row `index` in the scale of the statistic.
-    pub(crate) fn write_row(&self, index: usize, out: &mut [T]) {
+    pub fn write_row(&self, index: usize, out: &mut [T]) {
         super::rows::write_matrix_row(self.rows, index, out);
         if self.factor != T::ONE {
             for value in out {
                 *value *= self.factor;
             }
+        }
+    }
+
+    /// Adds row `index`, in the scale of the statistic.
+    pub fn add_row(&self, index: usize, out: &mut [T]) {
+        for (column, value) in out.iter_mut().enumerate() {
+            *value += self.factor * self.rows.at(index, column);
         }
     }
 }

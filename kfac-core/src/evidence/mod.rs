@@ -8,6 +8,7 @@ mod cases;
 mod gradients;
 mod moments;
 mod patches;
+mod reduced;
 mod rows;
 mod sequence;
 
@@ -15,6 +16,7 @@ pub use cases::Evidence;
 pub use gradients::OutputGradients;
 pub use moments::Moments;
 pub use patches::Patches;
+pub use reduced::Reduced;
 pub use rows::Rows;
 pub use sequence::Sequence;
 
@@ -35,4 +37,19 @@ pub trait Inputs<T: Scalar> {
     }
     /// Writes the row at a valid `position` of `case` to `out` (`features` numbers).
     fn write_row(&self, case: usize, position: usize, out: &mut [T]);
+    /// Adds the row at a valid `position` of `case` to `out`.
+    fn add_row(&self, case: usize, position: usize, out: &mut [T]);
+    /// Rows of gradients that a case has in [`OutputGradients`].
+    fn gradient_rows(&self) -> usize {
+        self.positions()
+    }
+    /// Writes the gradient that belongs to a valid `position` of `case` to `out`.
+    fn write_gradient(
+        &self,
+        gradients: &OutputGradients<'_, T>,
+        (case, position): (usize, usize),
+        out: &mut [T],
+    ) {
+        gradients.write_row(case * self.gradient_rows() + position, out);
+    }
 }

@@ -42,4 +42,9 @@ impl<T: Scalar> Inputs<T> for Patches<'_, T> {
         let len = self.window.image_len();
         self.window.copy_patch(&self.images[case * len..][..len], position, out);
     }
+
+    fn add_row(&self, case: usize, position: usize, out: &mut [T]) {
+        let len = self.window.image_len();
+        self.window.add_to_patch(&self.images[case * len..][..len], position, out);
+    }
 }

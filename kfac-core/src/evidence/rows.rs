@@ -24,6 +24,10 @@ impl<T: Scalar> Inputs<T> for Rows<'_, T> {
     fn write_row(&self, case: usize, _position: usize, out: &mut [T]) {
         write_matrix_row(self.0, case, out);
     }
+
+    fn add_row(&self, case: usize, _position: usize, out: &mut [T]) {
+        add_matrix_row(self.0, case, out);
+    }
 }
 
 /// Copies row `index` of `matrix` to `out`, whatever the strides.
@@ -35,5 +39,12 @@ pub(super) fn write_matrix_row<T: Scalar>(matrix: MatRef<'_, T>, index: usize, o
                 *value = matrix.at(index, column);
             }
         }
+    }
+}
+
+/// Adds row `index` of `matrix` to `out`, whatever the strides.
+pub(super) fn add_matrix_row<T: Scalar>(matrix: MatRef<'_, T>, index: usize, out: &mut [T]) {
+    for (column, value) in out.iter_mut().enumerate() {
+        *value += matrix.at(index, column);
     }
 }

@@ -1,5 +1,5 @@
 use super::Inputs;
-use super::rows::write_matrix_row;
+use super::rows::{add_matrix_row, write_matrix_row};
 use kfac_linalg::{MatRef, Scalar, ShapeError};
 
 /// Inputs of a layer that is used at every step of a sequence: recurrent weights (`a_t = [x_t; h_{t-1}]`),
@@ -60,5 +60,9 @@ impl<T: Scalar> Inputs<T> for Sequence<'_, T> {
 
     fn write_row(&self, case: usize, position: usize, out: &mut [T]) {
         write_matrix_row(self.rows, case * self.steps + position, out);
+    }
+
+    fn add_row(&self, case: usize, position: usize, out: &mut [T]) {
+        add_matrix_row(self.rows, case * self.steps + position, out);
     }
 }

@@ -29,7 +29,8 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         }
         Quantity::Inputs.expect([rows, shape.features()], [rows, inputs.features()])?;
         let gradients = self.gradients.rows();
-        Quantity::OutputGradients.expect([rows, shape.outputs()], [gradients.rows(), gradients.cols()])?;
+        let expected = [inputs.cases().saturating_mul(inputs.gradient_rows()), shape.outputs()];
+        Quantity::OutputGradients.expect(expected, [gradients.rows(), gradients.cols()])?;
         let factor = self.gradients.factor();
         if !(factor > T::ZERO && factor.is_finite()) {
             return Err(LayerErrorKind::GradientScale { factor: factor.to_f64() });
@@ -43,7 +44,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
             inputs.write_row(case, position, input_row);
             squares[0].add(index, input_row)?;
             let gradient_row = &mut row[..shape.outputs()];
-            self.gradients.write_row(index, gradient_row);
+            self.write_gradient((case, position), gradient_row);
             squares[1].add(index, gradient_row)?;
             rows += 1;
             cases += usize::from(last_case != Some(case));

@@ -1,7 +1,7 @@
 //! A grouped convolution by explicit loops, an activation, and a head.
 
 use super::golden::{Array, Case, list};
-use super::net::{Activation, Layer, Model, PositionRows};
+use super::net::{Activation, Layer, Model, PositionRows, Sharing};
 use kfac_core::evidence::{OutputGradients, Patches, Rows};
 use kfac_core::linalg::{Kernel, MatRef, Scalar};
 use kfac_core::map::FactorMap;
@@ -192,7 +192,7 @@ impl<T: Scalar> Model<T> for ConvolutionNet<T> {
         &self,
         observation: &mut Observation<'_, '_, T, M, K>,
         gradients: &[Vec<T>],
-        weight: T,
+        (weight, sharing): (T, Sharing),
         scratch: &mut [T],
     ) {
         let rows: Vec<_> = gradients.iter().enumerate().map(|(case, g)| self.rows(case, g)).collect();
@@ -203,7 +203,7 @@ impl<T: Scalar> Model<T> for ConvolutionNet<T> {
             if layer < self.groups.len() {
                 let image = |case| self.slice(self.images.piece(case), layer).to_vec();
                 let images: Vec<T> = (0..self.cases()).flat_map(image).collect();
-                observation.add(layer, &Patches::new(&images, self.window).unwrap(), g, scratch).unwrap();
+                sharing.add(observation, layer, &Patches::new(&images, self.window).unwrap(), g, scratch);
             } else {
                 let a: Vec<T> = rows.iter().flat_map(|rows| rows[layer].inputs.concat()).collect();
                 let a = MatRef::row_major(&a, self.cases(), shape.features()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::dense::Matrix;
 use super::golden::{Array, Case, list};
-use kfac_core::evidence::{OutputGradients, Sequence};
+use kfac_core::evidence::{Inputs, OutputGradients, Reduced, Sequence};
 use kfac_core::linalg::{Kernel, MatRef, Scalar};
 use kfac_core::losses::{self, Target};
 use kfac_core::map::FactorMap;
@@ -94,6 +94,30 @@ pub struct PositionRows<T> {
     pub gradients: Vec<Vec<T>>,
 }
 
+/// How the positions of a case enter the factors.
+#[derive(Clone, Copy)]
+pub enum Sharing {
+    Expand,
+    Reduce,
+}
+
+impl Sharing {
+    pub fn add<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
+        self,
+        observation: &mut Observation<'_, '_, T, M, K>,
+        layer: usize,
+        inputs: &impl Inputs<T>,
+        gradients: OutputGradients<'_, T>,
+        scratch: &mut [T],
+    ) {
+        let added = match self {
+            Self::Expand => observation.add(layer, inputs, gradients, scratch),
+            Self::Reduce => observation.add(layer, &Reduced(inputs), gradients, scratch),
+        };
+        added.unwrap();
+    }
+}
+
 /// A network on a batch. The outputs of a case are one or more loss terms, one after the other, which are summed.
 pub trait Model<T: Scalar> {
     fn shapes(&self) -> Vec<LayerShape>;
@@ -110,7 +134,7 @@ pub trait Model<T: Scalar> {
         &self,
         observation: &mut Observation<'_, '_, T, M, K>,
         gradients: &[Vec<T>],
-        weight: T,
+        (weight, sharing): (T, Sharing),
         scratch: &mut [T],
     ) {
         for (case, gradient) in gradients.iter().enumerate() {
@@ -120,7 +144,7 @@ pub trait Model<T: Scalar> {
                 let a = MatRef::row_major(&a, positions, shape.features()).unwrap();
                 let g = MatRef::row_major(&g, positions, shape.outputs()).unwrap();
                 let a = Sequence::new(a, positions).unwrap();
-                observation.add(layer, &a, OutputGradients::of_weighted_nll(g, weight), scratch).unwrap();
+                sharing.add(observation, layer, &a, OutputGradients::of_weighted_nll(g, weight), scratch);
             }
         }
     }
