@@ -4,7 +4,8 @@ use core::fmt;
 
 /// A view, slice or matrix of the wrong size.
 ///
-/// Both fields are `[rows, columns]`; the length of a slice counts as `[length, 1]`.
+/// Both fields are `[rows, columns]`; the length of a slice counts as `[length, 1]`. Where strides are at fault or the
+/// bounds of a block, both are strides or bounds of rows and of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShapeError {
     /// What the operation needs; `usize::MAX` where that number does not fit a `usize`.
@@ -28,7 +29,7 @@ impl ShapeError {
 impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([rows, cols], [found_rows, found_cols]) = (self.expected, self.found);
-        write!(f, "expected a shape of {rows} x {cols}, found {found_rows} x {found_cols}")
+        write!(f, "expected {rows} x {cols}, found {found_rows} x {found_cols}")
     }
 }
 

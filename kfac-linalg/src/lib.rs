@@ -17,10 +17,10 @@
 //! - **Symmetric matrices** are read from their lower triangle. What happens to the other one is said by each
 //!   routine. Packed storage is [rectangular full packed](PackedRef), `n(n+1)/2` numbers.
 //! - **The caller owns memory.** A routine `foo` that needs room takes a last argument `scratch` and has a
-//!   `const fn foo_scratch_len` beside it, so that a `static` array can hold it. What scratch contains before
-//!   and after never matters. Nothing here allocates, but `AlignedVec` (feature `alloc`), products on
-//!   several threads (feature `threads`), and the `matrixmultiply` crate, where [`Fast`] takes its products
-//!   from it.
+//!   `const fn foo_scratch_len` beside it, so that a `static` array can hold it; it saturates where no memory is
+//!   large enough. What scratch contains before and after never matters. Nothing here allocates, but `AlignedVec`
+//!   (feature `alloc`), products on several threads (feature `threads`), and the `matrixmultiply` crate, where
+//!   [`Fast`] takes its products from it.
 //! - **Failure is a value.** Wrong shapes, short scratch, a pivot that is not positive, a number that is not
 //!   finite: each has a name and carries the number that went wrong.
 //!
@@ -72,6 +72,7 @@ pub mod eigh;
 mod elementary;
 mod error;
 mod kernel;
+mod lengths;
 mod packed;
 pub mod product;
 mod scalar;

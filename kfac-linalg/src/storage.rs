@@ -57,10 +57,13 @@ mod heap {
 
     impl<T: Scalar> AlignedVec<T> {
         /// `len` zeros.
+        ///
+        /// # Panics
+        /// As `vec!` does where no memory holds so many: "capacity overflow".
         #[must_use]
         pub fn zeros(len: usize) -> Self {
             let spare = LINE / size_of::<T>();
-            let data = vec![T::ZERO; len + spare];
+            let data = vec![T::ZERO; len.saturating_add(spare)];
             let start = data.as_ptr().align_offset(LINE).min(spare);
             Self { data, used: start..start + len }
         }

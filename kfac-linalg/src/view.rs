@@ -62,9 +62,12 @@ impl Layout {
 
     /// The layout of a block, and where in the slice it begins and ends.
     fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<(Self, Range<usize>), ShapeError> {
-        let inside = rows.start <= rows.end && rows.end <= self.rows;
-        if !inside || cols.start > cols.end || cols.end > self.cols {
-            return Err(ShapeError { expected: [self.rows, self.cols], found: [rows.end, cols.end] });
+        let ends = [rows.end, cols.end];
+        if rows.start > rows.end || cols.start > cols.end {
+            return Err(ShapeError { expected: [rows.start, cols.start], found: ends });
+        }
+        if rows.end > self.rows || cols.end > self.cols {
+            return Err(ShapeError { expected: [self.rows, self.cols], found: ends });
         }
         let block = Self { rows: rows.len(), cols: cols.len(), ..self };
         match block.span() {
@@ -180,7 +183,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// The block of the given rows and columns.
     ///
     /// # Errors
-    /// [`ShapeError`] with this view's shape and the ends of the two ranges.
+    /// [`ShapeError`] with the ends of the two ranges, and this view's shape, which one of them exceeds; or the starts,
+    /// where a range ends before it.
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &self.data[range], layout })
@@ -312,7 +316,8 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// The block of the given rows and columns.
     ///
     /// # Errors
-    /// [`ShapeError`] with this view's shape and the ends of the two ranges.
+    /// [`ShapeError`] with the ends of the two ranges, and this view's shape, which one of them exceeds; or the starts,
+    /// where a range ends before it.
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &mut self.data[range], layout })
@@ -355,6 +360,9 @@ impl<'a, T: Copy> MatMut<'a, T> {
 
     /// Writes `x` everywhere.
     pub fn fill(&mut self, x: T) {
+        if self.cols() == 0 {
+            return;
+        }
         for i in 0..self.rows() {
             match self.row_mut(i) {
                 Some(row) => row.fill(x),
@@ -369,6 +377,9 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// [`ShapeError`] when the shapes differ; nothing is written then.
     pub fn copy_from(&mut self, other: MatRef<'_, T>) -> Result<(), ShapeError> {
         ShapeError::check(self.shape(), other.shape())?;
+        if self.cols() == 0 {
+            return Ok(());
+        }
         for i in 0..self.rows() {
             match (self.row_mut(i), other.row(i)) {
                 (Some(to), Some(from)) => to.copy_from_slice(from),

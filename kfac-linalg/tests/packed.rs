@@ -73,7 +73,7 @@ fn packed_storage_refuses_what_does_not_fit() {
     let mut numbers = [0.0_f64; 5];
     let short = ShapeError { expected: [6, 1], found: [5, 1] };
     assert_eq!(PackedRef::new(&numbers, 3).unwrap_err(), short);
-    assert_eq!(short.to_string(), "expected a shape of 6 x 1, found 5 x 1");
+    assert_eq!(short.to_string(), "expected 6 x 1, found 5 x 1");
     let mut packed = PackedMut::new(&mut numbers, 2).unwrap();
     let oblong = MatRef::row_major(&[0.0; 6], 2, 3).unwrap();
     assert_eq!(packed.pack(oblong), Err(ShapeError { expected: [2, 2], found: [2, 3] }));

@@ -3,6 +3,7 @@
 use super::{CholeskyError, factor_block};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::{Accumulate, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
@@ -13,6 +14,9 @@ use crate::view::MatMut;
 
 /// Scratch, in elements, that [`factor`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
 pub const fn factor_scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     panel_len(n, n) + syrk_scratch_len::<T>(n, block_len(n))
 }
 

@@ -25,6 +25,7 @@ use super::log_determinant::LogDeterminant;
 use super::{CholeskyError, factor_block};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
@@ -42,6 +43,9 @@ pub struct Outcome {
 
 /// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
 pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     panel_len(n, n) + syrk_scratch_len::<T>(n, block_len(n))
 }
 

@@ -48,7 +48,8 @@ pub enum CholeskyError {
     NotPositiveDefinite {
         /// Index of the first pivot that is not a positive finite number (with a finite reciprocal).
         pivot: usize,
-        /// That pivot: the diagonal element left when all rows before it have been eliminated.
+        /// That pivot: the diagonal element left when all rows before it have been eliminated; in [`solve`], the
+        /// diagonal element of the factor, its root.
         value: f64,
     },
 }

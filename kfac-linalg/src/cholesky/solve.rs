@@ -15,12 +15,13 @@ pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
 /// `L Lᵀ X = B`, `X` in place of `B`: forward through `L`, then backward through `Lᵀ`.
 ///
 /// # Shapes
-/// `l`: `n x n`, its lower triangle is read; `b`: `n x columns`; `scratch`: [`solve_scratch_len`].
+/// `l`: `n x n`, its lower triangle is read, unless `b` is empty; `b`: `n x columns`; `scratch`: [`solve_scratch_len`].
 ///
 /// # Errors
 /// [`CholeskyError::Shape`], [`CholeskyError::Scratch`]; `b` is untouched then.
-/// [`CholeskyError::NotPositiveDefinite`] when a diagonal element of `l` is zero, negative or not finite (no
-/// factor has one); `b` is untouched then too.
+/// [`CholeskyError::NotPositiveDefinite`] with the first diagonal element of `l` that is zero, negative, not finite, or
+/// so small that it has no finite reciprocal (no factor has one); `b` is untouched then too. A solution that exceeds the
+/// largest number is not looked for, and comes out infinite or NaN.
 pub fn solve<T: Scalar, K: Kernel<T>>(
     kernel: K,
     l: MatRef<'_, T>,
@@ -31,7 +32,8 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     ShapeError::check([n, n], l.shape())?;
     ShapeError::check([n, columns], b.shape())?;
     ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
-    for i in 0..n {
+    // Without right-hand sides nothing bounds the order of the factor.
+    for i in 0..if columns == 0 { 0 } else { n } {
         let pivot = l.at(i, i);
         if !(pivot > T::ZERO && pivot.is_finite()) {
             return Err(CholeskyError::NotPositiveDefinite { pivot: i, value: pivot.to_f64() });

@@ -19,7 +19,18 @@ pub use solver::{Eigensolver, Jacobi, Method, Qr};
 
 use crate::error::{ScratchError, ShapeError};
 use crate::product::ProductError;
+use crate::scalar::Scalar;
+use crate::view::{MatMut, MatRef};
 use core::fmt;
+
+/// The shapes of every solver: gives `n`, of `n x n` matrices and `n` eigenvalues.
+fn check_shapes<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T]) -> Result<usize, EighError> {
+    let n = a.rows();
+    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check([n, n], q.shape())?;
+    ShapeError::check([n, 1], [d.len(), 1])?;
+    Ok(n)
+}
 
 /// How far the sweeps came.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,6 +9,7 @@
 
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::{Accumulate, ProductError, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::copy::Mirror;
@@ -65,7 +66,7 @@ pub enum RootError {
     OrderZero,
     /// A floor that is negative or not finite.
     Floor {
-        /// The number that was given.
+        /// The number that was given; infinity where its product with the largest eigenvalue exceeds all numbers.
         value: f64,
     },
     /// An eigenvalue is infinite or NaN.
@@ -160,8 +161,11 @@ impl<T: Scalar> Root<T> {
             Floor::Relative(part) => (part, part * largest),
         };
         // Written so that NaN fails.
-        if !(given >= T::ZERO && floor.is_finite()) {
+        if !(given >= T::ZERO && given.is_finite()) {
             return Err(RootError::Floor { value: given.to_f64() });
+        }
+        if !floor.is_finite() {
+            return Err(RootError::Floor { value: floor.to_f64() });
         }
         let mut below = 0;
         for (index, &d) in d.iter().enumerate() {
@@ -204,6 +208,9 @@ impl<T: Scalar> Root<T> {
 
 /// Scratch, in elements, that [`inverse_root`] needs for an `n x n` matrix.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     n * n + n + syrk_scratch_len::<T>(n, n)
 }
 

@@ -8,6 +8,9 @@ use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use core::num::NonZeroUsize;
 use core::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
+use std::vec::Vec;
 
 /// Rows or columns of the result that stay together: whole tiles of every instruction set.
 const TILES: usize = 48;
@@ -16,7 +19,8 @@ const TILES: usize = 48;
 ///
 /// The bits are those of one thread, since those of an element depend on its row, its column and `k` alone. Threads are
 /// started and joined in every call, which costs tens of microseconds and allocates; below some hundred rows one thread is
-/// faster.
+/// faster. No more threads are started than there are bands of 48 rows or columns, and where the system refuses one, the
+/// others do its work.
 #[derive(Clone, Copy, Debug)]
 pub struct OnThreads<K> {
     kernel: K,
@@ -65,6 +69,9 @@ impl<K> OnThreads<K> {
         ShapeError::check([a.rows(), b.cols()], [m, n])?;
         let needed = threads_gemm_scratch_len::<T>(self.threads, [m, n, k]);
         ScratchError::check(needed, scratch.len())?;
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
         let work =
             |a: MatRef<'_, T>, b: MatRef<'_, T>, rows: Range<usize>, c: MatMut<'_, T>, room: &mut [T]| {
                 gemm(kernel, c, accumulate, a.block(rows, 0..k)?, b, room)
@@ -162,8 +169,9 @@ impl<K> OnThreads<K> {
         self.syrk_lower(c.second_triangle()?, accumulate, x2, scratch)
     }
 
-    /// Runs `work` on bands of rows, the last one on this thread. `edge` gives the row at which a share of all work is
-    /// done.
+    /// Runs `work` on bands of rows. `edge` gives the row at which a share of all work is done.
+    ///
+    /// Every thread takes the next band until none is left, this one too: whoever the system refuses is not missed.
     fn each_band<T: Scalar>(
         &self,
         c: MatMut<'_, T>,
@@ -171,29 +179,36 @@ impl<K> OnThreads<K> {
         scratch: &mut [T],
         work: impl Fn(Range<usize>, MatMut<'_, T>, &mut [T]) -> Result<(), ProductError> + Sync,
     ) -> Result<(), ProductError> {
-        let (threads, work) = (self.threads.get(), &work);
-        let room = scratch.len() / threads;
-        std::thread::scope(|scope| {
-            let (mut rest, mut scratch, mut start) = (c, scratch, 0);
-            let mut running = std::vec::Vec::with_capacity(threads - 1);
-            for thread in 1..threads {
-                let end = edge(thread as f64 / threads as f64) as usize;
-                let end = end.next_multiple_of(TILES).clamp(start, start + rest.rows());
-                if end == start {
-                    continue;
-                }
-                let rows = start..end;
-                let (band, below) = rest.split_rows(rows.len());
-                let (mine, others) = scratch.split_at_mut(room);
-                (rest, scratch, start) = (below, others, end);
-                running.push(scope.spawn(move || work(rows, band, mine)));
+        let most = self.threads.get().min(c.rows().div_ceil(TILES)).max(1);
+        let room = scratch.len() / most;
+        let (mut rest, mut scratch, mut start) = (c, scratch, 0);
+        let mut bands = Vec::with_capacity(most);
+        for band in 1..most {
+            let end = edge(band as f64 / most as f64) as usize;
+            let end = end.next_multiple_of(TILES).clamp(start, start + rest.rows());
+            if end == start {
+                continue;
             }
-            let last = work(start..start + rest.rows(), rest, scratch);
-            running.into_iter().try_for_each(|band| match band.join() {
+            let (band, below) = rest.split_rows(end - start);
+            let (mine, others) = scratch.split_at_mut(room);
+            bands.push((start..end, band, mine));
+            (rest, scratch, start) = (below, others, end);
+        }
+        bands.push((start..start + rest.rows(), rest, scratch));
+
+        let (helpers, bands) = (bands.len() - 1, Mutex::new(bands.into_iter()));
+        let next = || bands.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let take_bands =
+            || std::iter::from_fn(next).try_for_each(|(rows, band, room)| work(rows, band, room));
+        std::thread::scope(|scope| {
+            let spawn = |_| Builder::new().spawn_scoped(scope, take_bands).ok();
+            let running: Vec<_> = (0..helpers).map_while(spawn).collect();
+            let here = take_bands();
+            running.into_iter().try_for_each(|helper| match helper.join() {
                 Ok(outcome) => outcome,
                 Err(panic) => std::panic::resume_unwind(panic),
             })?;
-            last
+            here
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::{Accumulate, ProductError, gemm, gemm_scratch_len};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::scalar::Scalar;
 use crate::triangle::factor::Read;
 use crate::triangle::panel::{Panel, block_len, panel_len};
@@ -66,6 +67,12 @@ impl From<ProductError> for TrsmError {
 /// Scratch, in elements, that [`trsm_lower`] and [`trsm_upper`] need for an `n x n` triangle and `cols` right-hand sides:
 /// a block, a few of its columns, and its solutions for all right-hand sides.
 pub const fn trsm_scratch_len<T: Scalar>(n: usize, cols: usize) -> usize {
+    if n == 0 || cols == 0 {
+        return 0;
+    }
+    if !countable(n, cols) {
+        return usize::MAX;
+    }
     panel_len(n, cols) + gemm_scratch_len::<T>(n, cols, block_len(n))
 }
 
@@ -76,7 +83,8 @@ pub const fn trsm_scratch_len<T: Scalar>(n: usize, cols: usize) -> usize {
 /// `Tᵀ Xᵀ = Bᵀ`, for [`trsm_upper`].
 ///
 /// # Shapes
-/// `t`: `n x n`, only its lower triangle counts; `b`: `n x cols`, any strides; `scratch`: [`trsm_scratch_len`].
+/// `t`: `n x n`, only its lower triangle counts, and nothing of it where `b` is empty; `b`: `n x cols`, any strides;
+/// `scratch`: [`trsm_scratch_len`].
 ///
 /// # Errors
 /// [`TrsmError`]; `b` is untouched then.
@@ -86,8 +94,10 @@ pub fn trsm_lower<T: Scalar, K: Kernel<T>>(
     mut b: MatMut<'_, T>,
     scratch: &mut [T],
 ) -> Result<(), TrsmError> {
-    check(t, b.as_ref(), scratch)?;
-    let (n, cols) = (t.rows(), b.cols());
+    let [n, cols] = check(t, b.as_ref(), scratch)?;
+    if n == 0 || cols == 0 {
+        return Ok(());
+    }
     let (mut panel, scratch) = Panel::new(scratch, n, cols);
     for start in (0..n).step_by(LARGEST) {
         let rows = start..n.min(start + LARGEST);
@@ -113,8 +123,10 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
     mut b: MatMut<'_, T>,
     scratch: &mut [T],
 ) -> Result<(), TrsmError> {
-    check(t, b.as_ref(), scratch)?;
-    let (n, cols) = (t.rows(), b.cols());
+    let [n, cols] = check(t, b.as_ref(), scratch)?;
+    if n == 0 || cols == 0 {
+        return Ok(());
+    }
     let (mut panel, scratch) = Panel::new(scratch, n, cols);
     for start in (0..n).step_by(LARGEST).rev() {
         let rows = start..n.min(start + LARGEST);
@@ -132,18 +144,20 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
     Ok(())
 }
 
-fn check<T: Scalar>(t: MatRef<'_, T>, b: MatRef<'_, T>, scratch: &[T]) -> Result<(), TrsmError> {
+/// Every error; else the shape of `B`.
+fn check<T: Scalar>(t: MatRef<'_, T>, b: MatRef<'_, T>, scratch: &[T]) -> Result<[usize; 2], TrsmError> {
     let (n, cols) = (t.rows(), b.cols());
     ShapeError::check([n, n], t.shape())?;
     ShapeError::check([n, cols], b.shape())?;
     ScratchError::check(trsm_scratch_len::<T>(n, cols), scratch.len())?;
-    for index in 0..n {
+    // Without right-hand sides nothing bounds the order of the triangle.
+    for index in 0..if cols == 0 { 0 } else { n } {
         let value = t.at(index, index);
         if !(value.is_finite() && (T::ONE / value).is_finite()) {
             return Err(TrsmError::Diagonal { index, value: value.to_f64() });
         }
     }
-    Ok(())
+    Ok([n, cols])
 }
 
 /// Solves with one diagonal block, given as an upper triangle. Gives a copy of the solutions.

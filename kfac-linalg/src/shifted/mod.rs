@@ -18,6 +18,7 @@ mod lanes;
 
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
@@ -150,6 +151,9 @@ impl From<ProductError> for ShiftedError {
 /// Scratch, in elements, that [`solve`] needs for `n x n` and so many columns: the rotated columns, and 64 numbers a
 /// row at most.
 pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
+    if !countable(n, columns) {
+        return usize::MAX;
+    }
     n * row_len(columns) + room_len(n, columns) + gemm_scratch_len::<T>(n, columns, n)
 }
 

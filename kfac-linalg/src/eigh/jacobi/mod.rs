@@ -17,10 +17,12 @@ pub use super::{EighError, Outcome};
 pub(crate) use sweep::JacobiTasks;
 pub use warm::warm;
 
+use super::check_shapes;
 use super::order::{RowsToColumns, ascending, place};
 use super::scale::Scale;
-use crate::error::{ScratchError, ShapeError};
+use crate::error::ScratchError;
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::gemm_scratch_len;
 use crate::scalar::Scalar;
 use crate::triangle::copy::Mirror;
@@ -54,6 +56,9 @@ impl Budget {
 /// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares, whose rows are padded to
 /// whole registers, and a few rows.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     tournament_len(n) + gemm_scratch_len::<T>(n, n, n)
 }
 
@@ -100,10 +105,7 @@ fn fill<T: Scalar, K: Kernel<T>>(kernel: K, a: MatRef<'_, T>, scale: &Scale<T>, 
 
 /// Shapes and scratch of [`cold`] and [`warm`].
 fn check<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T], scratch: usize) -> Result<(), EighError> {
-    let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
-    ShapeError::check([n, n], q.shape())?;
-    ShapeError::check([n, 1], [d.len(), 1])?;
+    let n = check_shapes(a, q, d)?;
     ScratchError::check(scratch_len::<T>(n), scratch)?;
     Ok(())
 }

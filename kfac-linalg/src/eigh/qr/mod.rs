@@ -16,9 +16,10 @@ mod rotate;
 mod sweep;
 
 use super::scale::Scale;
-use super::{EighError, Outcome};
+use super::{EighError, Outcome, check_shapes};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use iterate::Iterate;
@@ -31,6 +32,9 @@ const LINE: usize = 16;
 
 /// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: a square, 80 rows, and that of products.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), LINE + iterate_len(n));
     n + if reduce > iterate { reduce } else { iterate }
 }
@@ -59,8 +63,7 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     d: &mut [T],
     scratch: &mut [T],
 ) -> Result<Outcome, EighError> {
-    let n = a.rows();
-    check(&a, &q, d)?;
+    let n = check_shapes(&a, &q, d)?;
     ScratchError::check(scratch_len::<T>(n), scratch.len())?;
     let scale = Scale::of_rows(kernel, &a)?;
     let (e, scratch) = scratch.split_at_mut(n);
@@ -76,6 +79,9 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
 
 /// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: a square, 64 rows, and that of products.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     LINE + (reduce::VECTORS + 1) * reduce::column_len(n) + reduce::halves_len(n) + form_q::scratch_len::<T>(n)
 }
 
@@ -96,8 +102,7 @@ pub fn tridiagonal<T: Scalar, K: Kernel<T>>(
     off_diagonal: &mut [T],
     scratch: &mut [T],
 ) -> Result<(), EighError> {
-    let n = a.rows();
-    check(&a, &q, diagonal)?;
+    let n = check_shapes(&a, &q, diagonal)?;
     ShapeError::check([n.saturating_sub(1), 1], [off_diagonal.len(), 1])?;
     ScratchError::check(tridiagonal_scratch_len::<T>(n), scratch.len())?;
     let scale = Scale::of_rows(kernel, &a)?;
@@ -110,15 +115,6 @@ pub fn tridiagonal<T: Scalar, K: Kernel<T>>(
         Some(index) => Err(EighError::Overflow { index }),
         None => Ok(()),
     }
-}
-
-/// Shapes of both entries.
-fn check<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T]) -> Result<(), EighError> {
-    let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
-    ShapeError::check([n, n], q.shape())?;
-    ShapeError::check([n, 1], [d.len(), 1])?;
-    Ok(())
 }
 
 /// The tridiagonal form of the scaled matrix.

@@ -32,10 +32,11 @@
 mod passes;
 
 use super::order::{RowsToColumns, ascending, place};
-use super::{Eigensolver, EighError, Method, Outcome};
+use super::{Eigensolver, EighError, Method, Outcome, check_shapes};
 use crate::cholesky::{self, factor_scratch_len};
-use crate::error::{ScratchError, ShapeError};
+use crate::error::ScratchError;
 use crate::kernel::Kernel;
+use crate::lengths::countable;
 use crate::product::{Accumulate, TrsmError, dot, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
 use crate::product::{trsm_lower, trsm_scratch_len};
 use crate::scalar::Scalar;
@@ -75,6 +76,9 @@ pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
     const fn max(a: usize, b: usize) -> usize {
         if a > b { a } else { b }
     }
+    if !countable(n, n) {
+        return usize::MAX;
+    }
     let products = max(gemm_scratch_len::<T>(n, n, n), syrk_scratch_len::<T>(n, n));
     let triangle = max(factor_scratch_len::<T>(n), trsm_scratch_len::<T>(n, n));
     let probes = 3 * PROBES * n + gemm_scratch_len::<T>(n, PROBES, n);
@@ -107,10 +111,7 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     lambda: T,
     scratch: &mut [T],
 ) -> Result<Refreshed, EighError> {
-    let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
-    ShapeError::check([n, n], q.shape())?;
-    ShapeError::check([n, 1], [d.len(), 1])?;
+    let n = check_shapes(&a, &q, d)?;
     ScratchError::check(step_scratch_len::<T>(n), scratch.len())?;
     if n == 0 {
         return Ok(Refreshed { passes: 1, pivot: 1.0, off_diagonal: 0.0, inverse_error: 0.0 });
@@ -196,7 +197,8 @@ pub fn step_or_cold<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     settings: Settings<T, S>,
     scratch: &mut [T],
 ) -> Result<Refresh, EighError> {
-    ScratchError::check(step_or_cold_scratch_len::<T>(a.rows(), S::METHOD), scratch.len())?;
+    let n = check_shapes(&a, &q, d)?;
+    ScratchError::check(step_or_cold_scratch_len::<T>(n, S::METHOD), scratch.len())?;
     match step(kernel, a, q.reborrow(), d, settings.lambda, scratch) {
         Ok(refreshed) => Ok(Refresh::Step(refreshed)),
         Err(EighError::SubspaceLost { pivot }) => {
