@@ -138,6 +138,12 @@ macro_rules! avx2 {
             }
 
             #[inline(always)]
+            fn shuffle(self, a: $vector, b: $vector) -> [$vector; 2] {
+                let [low, high] = self.zip(a, b);
+                self.unzip_pieces(low, high)
+            }
+
+            #[inline(always)]
             fn unzip_pieces(self, a: $vector, b: $vector) -> [$vector; 2] {
                 // SAFETY: see `splat`.
                 unsafe { [$halves::<0x20>(a, b), $halves::<0x31>(a, b)] }

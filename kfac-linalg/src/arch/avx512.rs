@@ -51,9 +51,10 @@ unsafe fn sum_pd(a: __m512d) -> f64 {
 // A macro, because the two impls differ in nothing but names of instructions.
 macro_rules! avx512 {
     ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $unpack_low:ident, $unpack_high:ident, $quarters:ident, $bits:ident, $numbers:ident,
+     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $unpack_low:ident, $unpack_high:ident, $quarters:ident,
+     $permute:ident, $bits:ident, $numbers:ident,
      $sign:expr, $sum:ident, $load:ident, $maskz_load:ident,
-     $store:ident, $mask_store:ident) => {
+     $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
         impl Simd for Avx512<$float> {
             type Element = $float;
             type Vector = $vector;
@@ -135,6 +136,12 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
+            fn shuffle(self, a: $vector, b: $vector) -> [$vector; 2] {
+                // SAFETY: see `splat`.
+                unsafe { [$permute(a, $low, b), $permute(a, $high, b)] }
+            }
+
+            #[inline(always)]
             fn unzip_pieces(self, a: $vector, b: $vector) -> [$vector; 2] {
                 // SAFETY: see `splat`.
                 unsafe { [$quarters::<0b10_00_10_00>(a, b), $quarters::<0b11_01_11_01>(a, b)] }
@@ -209,6 +216,7 @@ avx512!(
     _mm512_unpacklo_ps,
     _mm512_unpackhi_ps,
     _mm512_shuffle_f32x4,
+    _mm512_permutex2var_ps,
     _mm512_castps_si512,
     _mm512_castsi512_ps,
     _mm512_set1_epi32(i32::MIN),
@@ -216,7 +224,9 @@ avx512!(
     _mm512_loadu_ps,
     _mm512_maskz_loadu_ps,
     _mm512_storeu_ps,
-    _mm512_mask_storeu_ps
+    _mm512_mask_storeu_ps,
+    _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+    _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 );
 avx512!(
     f64,
@@ -236,6 +246,7 @@ avx512!(
     _mm512_unpacklo_pd,
     _mm512_unpackhi_pd,
     _mm512_shuffle_f64x2,
+    _mm512_permutex2var_pd,
     _mm512_castpd_si512,
     _mm512_castsi512_pd,
     _mm512_set1_epi64(i64::MIN),
@@ -243,5 +254,7 @@ avx512!(
     _mm512_loadu_pd,
     _mm512_maskz_loadu_pd,
     _mm512_storeu_pd,
-    _mm512_mask_storeu_pd
+    _mm512_mask_storeu_pd,
+    _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11),
+    _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15)
 );

@@ -89,6 +89,11 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     }
 
     #[inline(always)]
+    fn shuffle(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
+        self.zip(a, b)
+    }
+
+    #[inline(always)]
     fn unzip_pieces(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
         [a, b]
     }

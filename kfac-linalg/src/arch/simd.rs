@@ -59,6 +59,8 @@ pub trait Simd: Copy + Send + Sync {
     /// Perfect shuffle of every [piece](PIECE) of `a` with that of `b`, `a0 b0 a1 b1 ...`: the first half of each
     /// result, and the second.
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+    /// Perfect shuffle of the whole registers: the first half of `a0 b0 a1 b1 ...`, and the second.
+    fn shuffle(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// The even [pieces](PIECE) of `a`, followed by those of `b`, and the odd ones.
     fn unzip_pieces(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// The larger numbers; those of `b` where two cannot be compared.
@@ -287,6 +289,11 @@ impl<S: Simd> Simd for Unfused<S> {
     #[inline(always)]
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
         self.0.zip(a, b)
+    }
+
+    #[inline(always)]
+    fn shuffle(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
+        self.0.shuffle(a, b)
     }
 
     #[inline(always)]

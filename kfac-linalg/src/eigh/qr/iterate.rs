@@ -7,9 +7,9 @@ use super::sweep::{self, Diagonalise};
 use super::{Outcome, aligned};
 use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{Simd, Task};
+use crate::eigh::order::{ascending, place};
 use crate::scalar::Scalar;
 use crate::view::MatMut;
-use core::cmp::Ordering;
 
 compiled_here! {
     /// Tasks of this solver.
@@ -51,15 +51,10 @@ impl<T: Scalar> Task<T> for Iterate<'_, T> {
         let waves = Waves::new(waves, n);
         let outcome = Diagonalise { d: &mut *d, e, chain, waves, strips: &mut *strips }.run(simd);
 
-        for (i, index) in order.iter_mut().enumerate() {
-            *index = T::from_usize(i);
-        }
-        // By value, then by place, so that the order is one whatever the algorithm of the sort.
-        let key = |index: &T| (d[index.to_f64() as usize], *index);
-        order.sort_unstable_by(|i, j| key(i).partial_cmp(&key(j)).unwrap_or(Ordering::Equal));
+        ascending(d, order);
         rotate::copy_out(simd, strips, order, &mut self.q);
-        for (sorted, index) in e.iter_mut().zip(&*order) {
-            *sorted = d[index.to_f64() as usize];
+        for (sorted, &index) in e.iter_mut().zip(&*order) {
+            *sorted = d[place(index)];
         }
         d.copy_from_slice(e);
         outcome

@@ -23,14 +23,15 @@ use crate::lengths::countable;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use iterate::Iterate;
-use reduce::{Halves, Reduce};
+use reduce::{Columns, Reduce};
 
 pub(crate) use iterate::QrTasks;
 
 /// Numbers in a cache line of the smaller type: room to begin on one.
 const LINE: usize = 16;
 
-/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: a square, 80 rows, and that of products.
+/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: at most a square, 110 rows, and that of
+/// products.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;
@@ -77,12 +78,14 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     }
 }
 
-/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: a square, 64 rows, and that of products.
+/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: half a square, 110 rows, and that of products.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;
     }
-    LINE + (reduce::VECTORS + 1) * reduce::column_len(n) + reduce::halves_len(n) + form_q::scratch_len::<T>(n)
+    LINE + (reduce::VECTORS + 1) * reduce::column_len(n)
+        + reduce::columns_len(n)
+        + form_q::scratch_len::<T>(n)
 }
 
 /// `A = Q T Qᵀ` with orthogonal `Q` and tridiagonal `T`, whose off-diagonal may have any signs.
@@ -127,13 +130,13 @@ fn reduce_and_form<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), EighError> {
     let n = a.rows();
-    let (halves, rest) = aligned(scratch).split_at_mut(reduce::halves_len(n));
+    let (columns, rest) = aligned(scratch).split_at_mut(reduce::columns_len(n));
     let (vectors, rest) = rest.split_at_mut(reduce::VECTORS * reduce::column_len(n));
     let (tau, rest) = rest.split_at_mut(reduce::column_len(n));
-    let mut halves = Halves::new(halves, n);
+    let mut columns = Columns::new(columns);
     let scale = scale.down;
-    kernel.run(Reduce { a, scale, halves: &mut halves, vectors, tau, diagonal, off_diagonal });
-    Ok(form_q::form_q(kernel, &halves, tau, q, rest)?)
+    kernel.run(Reduce { a, scale, columns: &mut columns, vectors, tau, diagonal, off_diagonal });
+    Ok(form_q::form_q(kernel, &columns, tau, q, rest)?)
 }
 
 /// The part of scratch from its first cache line on.
