@@ -20,19 +20,17 @@ use crate::arch::simd::{Simd, Task};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
+use crate::storage::{IN_LINE, from_line};
 use crate::view::{MatMut, MatRef};
 use core::cmp::Ordering;
 use reduce::{Columns, Reduce};
 use rotate::Waves;
 use sweep::Diagonalise;
 
-/// Numbers in a cache line of the smaller type: room to begin on one.
-const LINE: usize = 16;
-
 /// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: at most a square, 110 rows, and that of
 /// products.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
-    let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), LINE + iterate_len(n));
+    let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), IN_LINE + iterate_len(n));
     n + if reduce > iterate { reduce } else { iterate }
 }
 
@@ -90,7 +88,7 @@ impl<T: Scalar> Task<T> for Iterate<'_, T> {
     fn run<S: Simd<Element = T>>(mut self, simd: S) -> Outcome {
         let Self { d, e, .. } = self;
         let n = d.len();
-        let (strips, rest) = aligned(self.scratch).split_at_mut(rotate::strips_len(n));
+        let (strips, rest) = from_line(self.scratch).split_at_mut(rotate::strips_len(n));
         let (waves, rest) = rest.split_at_mut(rotate::waves_len(n));
         let (chain, rest) = rest.split_at_mut(sweep::chain_len(n));
         let order = &mut rest[..n];
@@ -127,7 +125,8 @@ impl<T: Scalar> Task<T> for Iterate<'_, T> {
 
 /// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: half a square, 110 rows, and that of products.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
-    LINE + (reduce::VECTORS + 1) * reduce::column_len(n)
+    IN_LINE
+        + (reduce::VECTORS + 1) * reduce::column_len(n)
         + reduce::columns_len(n)
         + form_q::scratch_len::<T>(n)
 }
@@ -184,17 +183,11 @@ fn reduce_and_form<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), EighError> {
     let n = a.rows();
-    let (columns, rest) = aligned(scratch).split_at_mut(reduce::columns_len(n));
+    let (columns, rest) = from_line(scratch).split_at_mut(reduce::columns_len(n));
     let (vectors, rest) = rest.split_at_mut(reduce::VECTORS * reduce::column_len(n));
     let (tau, rest) = rest.split_at_mut(reduce::column_len(n));
     let mut columns = Columns::new(columns);
     let scale = scale.down;
     kernel.run(Reduce { a, scale, columns: &mut columns, vectors, tau, diagonal, off_diagonal });
     Ok(form_q::form_q(kernel, &columns, tau, q, rest)?)
-}
-
-/// The part of scratch from its first cache line on.
-fn aligned<T>(scratch: &mut [T]) -> &mut [T] {
-    let skip = scratch.as_ptr().align_offset(64).min(LINE);
-    &mut scratch[skip..]
 }
