@@ -32,6 +32,24 @@ impl<A> DerefMut for Aligned<A> {
     }
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Numbers in a cache line, at most.
+pub(crate) const IN_LINE: usize = LINE / size_of::<f32>();
+
+/// Distance between rows of `cols` numbers: they begin on cache lines, and no power of two puts all of them in the same
+/// place of a cache.
+pub(crate) const fn row_len(cols: usize) -> usize {
+    cols.next_multiple_of(2 * IN_LINE) + IN_LINE
+}
+
+/// Scratch from its first cache line on: at most [`IN_LINE`] numbers less.
+pub(crate) fn from_line<T>(scratch: &mut [T]) -> &mut [T] {
+    let skipped = scratch.as_ptr().align_offset(LINE).min(IN_LINE).min(scratch.len());
+    &mut scratch[skipped..]
+}
+
 #[cfg(feature = "alloc")]
 pub use heap::AlignedVec;
 
@@ -39,14 +57,12 @@ pub use heap::AlignedVec;
 mod heap {
     extern crate alloc;
 
+    use super::LINE;
     use crate::scalar::Scalar;
     use alloc::vec;
     use alloc::vec::Vec;
     use core::fmt;
     use core::ops::{Deref, DerefMut, Range};
-
-    /// Bytes of a cache line.
-    const LINE: usize = 64;
 
     /// Numbers on the heap, the first one on a boundary of 64 bytes. Their count is fixed.
     pub struct AlignedVec<T> {

@@ -1,7 +1,6 @@
 //! Sums across lanes whose bits do not depend on how many lanes there are.
 
 use crate::arch::simd::{MOST_LANES, Simd};
-use crate::scalar::Scalar;
 
 /// Sixteen partial sums, in as many registers as that takes: term `i` joins sum `i mod 16`.
 pub(super) struct PartialSums<V>([V; MOST_LANES]);
@@ -22,17 +21,14 @@ impl<V: Copy> PartialSums<V> {
 
     /// All of them, joined in halves.
     #[inline(always)]
-    pub(super) fn total<S: Simd<Vector = V, Element: Scalar>>(self, simd: S) -> S::Element {
-        let mut lanes = [S::Element::ZERO; MOST_LANES];
-        for (sum, lanes) in self.0.iter().zip(lanes.chunks_exact_mut(S::LANES)) {
-            simd.store(lanes, *sum);
-        }
-        for half in [8, 4, 2, 1] {
-            for lane in 0..half {
-                let other = lanes[lane + half];
-                lanes[lane] += other;
+    pub(super) fn total<S: Simd<Vector = V>>(mut self, simd: S) -> S::Element {
+        let mut registers = MOST_LANES / S::LANES;
+        while registers > 1 {
+            registers /= 2;
+            for i in 0..registers {
+                self.0[i] = simd.add(self.0[i], self.0[i + registers]);
             }
         }
-        lanes[0]
+        simd.sum(self.0[0])
     }
 }

@@ -3,13 +3,8 @@
 use super::{LARGEST, strip_len, triangle_len};
 use crate::error::ShapeError;
 use crate::scalar::Scalar;
+use crate::storage::{IN_LINE, from_line, row_len};
 use crate::view::MatMut;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// Numbers in a cache line, at most.
-const IN_LINE: usize = 16;
 
 /// Room for a block, a strip of right-hand sides, and the solutions for all of them.
 pub(crate) struct Panel<'a, T> {
@@ -30,19 +25,13 @@ pub(crate) const fn block_len(n: usize) -> usize {
     if n < LARGEST { n } else { LARGEST }
 }
 
-/// Distance between rows of `cols` numbers: they begin on cache lines, and no power of two puts all of them in the same
-/// place of a cache.
-const fn width(cols: usize) -> usize {
-    cols.next_multiple_of(2 * IN_LINE) + IN_LINE
-}
-
 /// Numbers in a panel for the blocks of an `n x n` matrix and `cols` right-hand sides.
 pub(crate) const fn panel_len(n: usize, cols: usize) -> usize {
     let block = block_len(n);
     IN_LINE
         + triangle_len(block).next_multiple_of(IN_LINE)
         + strip_len(block).next_multiple_of(IN_LINE)
-        + block * width(cols)
+        + block * row_len(cols)
 }
 
 impl<'a, T: Scalar> Panel<'a, T> {
@@ -50,9 +39,8 @@ impl<'a, T: Scalar> Panel<'a, T> {
     pub(crate) fn new(scratch: &'a mut [T], n: usize, cols: usize) -> (Self, &'a mut [T]) {
         let block = block_len(n);
         let (scratch, rest) = scratch.split_at_mut(panel_len(n, cols));
-        let skipped = scratch.as_ptr().align_offset(LINE).min(IN_LINE);
         let len = triangle_len(block).next_multiple_of(IN_LINE);
-        let (triangle, scratch) = scratch[skipped..].split_at_mut(len);
+        let (triangle, scratch) = from_line(scratch).split_at_mut(len);
         let (strip, data) = scratch.split_at_mut(strip_len(block).next_multiple_of(IN_LINE));
         (Self { triangle, strip, solutions: Solutions { data, cols } }, rest)
     }
@@ -61,6 +49,6 @@ impl<'a, T: Scalar> Panel<'a, T> {
 impl<T: Scalar> Solutions<'_, T> {
     /// Those of a block of some rows.
     pub(crate) fn rows(&mut self, rows: usize) -> Result<MatMut<'_, T>, ShapeError> {
-        MatMut::with_strides(self.data, [rows, self.cols], [width(self.cols), 1])
+        MatMut::with_strides(self.data, [rows, self.cols], [row_len(self.cols), 1])
     }
 }

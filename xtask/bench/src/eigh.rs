@@ -1,11 +1,15 @@
 //! Eigenvectors and eigenvalues, from nothing and from the basis before, and the tridiagonal form, against decompositions
 //! from nothing.
+//!
+//! The two refreshes also run against the peak of the machine, which bounds what they can reach: the tridiagonal form
+//! takes `8/3 n³` operations (half of them for `Q`), the subspace step `13/3 n³` (products `2 n³` and `n³`, Cholesky
+//! `n³/3`, triangular solutions `n³`).
 
 use crate::contest::{Contender, Contest, Stage};
 use crate::matrices::{Features, ORDERS, flat_spectrum, moving_average, relu_factor};
 use crate::numbers::{Buffer, Number, rounding};
 use crate::ours;
-use crate::peers::{faer, nalgebra};
+use crate::peers::{faer, nalgebra, peak};
 use crate::rows::{Family, Subject};
 use kfac_linalg::{Fast, MatRef, Reproducible};
 
@@ -35,7 +39,7 @@ pub fn hold<T: Number>(stage: &mut Stage) {
             stage,
             subject::<T>(Family::DampedRefresh, n, "relu"),
             || relu_factor(n),
-            |a| vec![ours::tridiagonal(a), faer::eigh(a)],
+            |a| vec![ours::tridiagonal(a), faer::eigh(a), peak::flops::<T>(8 * n * n * n / 3)],
         );
         refreshes::<T>(stage, n);
     }
@@ -72,7 +76,7 @@ fn refreshes<T: Number>(stage: &mut Stage, n: usize) {
             if jacobi {
                 vec![ours::jacobi_warm(a, before), faer::eigh(a), nalgebra::eigh(a)]
             } else {
-                vec![ours::refresh(a, before), faer::eigh(a)]
+                vec![ours::refresh(a, before), faer::eigh(a), peak::flops::<T>(13 * n * n * n / 3)]
             }
         },
     );

@@ -13,10 +13,11 @@
 //! Source: Schreiber and Van Loan 1989, SIAM J. Sci. Stat. Comput. 10:53.
 
 use super::reduce::Columns;
-use crate::arch::simd::{MOST_LANES, Simd, Task};
+use crate::arch::simd::{Simd, Task};
 use crate::kernel::Kernel;
 use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
+use crate::storage::row_len;
 use crate::view::{MatMut, MatRef};
 
 /// The most reflectors that are applied together.
@@ -29,19 +30,13 @@ const fn block_len(start: usize) -> usize {
     if start < 128 { BLOCK / 2 } else { BLOCK }
 }
 
-/// Distance between columns of `V`: whole registers, and no power of two, which would put all of them in the same place
-/// of a cache.
-const fn stride(n: usize) -> usize {
-    n.next_multiple_of(2 * MOST_LANES) + MOST_LANES
-}
-
 /// Scratch, in elements, that [`form_q`] needs.
 pub(super) const fn scratch_len<T: Scalar>(n: usize) -> usize {
     let (few, gram) = (gemm_scratch_len::<T>(n, n, BLOCK), syrk_scratch_len::<T>(BLOCK, n));
     let products = gemm_scratch_len::<T>(BLOCK, n, n);
     let products = if few > products { few } else { products };
     let products = if gram > products { gram } else { products };
-    2 * BLOCK * BLOCK + 3 * BLOCK * stride(n) + products
+    2 * BLOCK * BLOCK + 3 * BLOCK * row_len(n) + products
 }
 
 /// Writes `Q = H_(n-1) ... H_2`.
@@ -56,7 +51,7 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ProductError> {
     let n = q.rows();
-    let len = stride(n);
+    let len = row_len(n);
     let (gram, rest) = scratch.split_at_mut(BLOCK * BLOCK);
     let (triangle, rest) = rest.split_at_mut(BLOCK * BLOCK);
     let (v, rest) = rest.split_at_mut(BLOCK * len);

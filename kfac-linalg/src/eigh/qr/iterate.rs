@@ -1,14 +1,15 @@
 //! From the tridiagonal form to eigenvectors and eigenvalues in their order.
 
+use super::Outcome;
 use super::form_q::Triangle;
 use super::reduce::Reduce;
 use super::rotate::{self, Waves};
 use super::sweep::{self, Diagonalise};
-use super::{Outcome, aligned};
 use crate::arch::compiled::compiled_here;
 use crate::arch::simd::{Simd, Task};
 use crate::eigh::order::{ascending, place};
 use crate::scalar::Scalar;
+use crate::storage::from_line;
 use crate::view::MatMut;
 
 compiled_here! {
@@ -31,7 +32,7 @@ impl<T: Scalar> Task<T> for Iterate<'_, T> {
     fn run<S: Simd<Element = T>>(mut self, simd: S) -> Outcome {
         let Self { d, e, .. } = self;
         let n = d.len();
-        let (strips, rest) = aligned(self.scratch).split_at_mut(rotate::strips_len(n));
+        let (strips, rest) = from_line(self.scratch).split_at_mut(rotate::strips_len(n));
         let (waves, rest) = rest.split_at_mut(rotate::waves_len(n));
         let (chain, rest) = rest.split_at_mut(sweep::chain_len(n));
         let order = &mut rest[..n];

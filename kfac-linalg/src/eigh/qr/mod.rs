@@ -21,14 +21,12 @@ use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
 use crate::lengths::countable;
 use crate::scalar::Scalar;
+use crate::storage::{IN_LINE, from_line};
 use crate::view::{MatMut, MatRef};
 use iterate::Iterate;
 use reduce::{Columns, Reduce};
 
 pub(crate) use iterate::QrTasks;
-
-/// Numbers in a cache line of the smaller type: room to begin on one.
-const LINE: usize = 16;
 
 /// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: at most a square, 110 rows, and that of
 /// products.
@@ -36,7 +34,7 @@ pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;
     }
-    let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), LINE + iterate_len(n));
+    let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), IN_LINE + iterate_len(n));
     n + if reduce > iterate { reduce } else { iterate }
 }
 
@@ -83,7 +81,8 @@ pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;
     }
-    LINE + (reduce::VECTORS + 1) * reduce::column_len(n)
+    IN_LINE
+        + (reduce::VECTORS + 1) * reduce::column_len(n)
         + reduce::columns_len(n)
         + form_q::scratch_len::<T>(n)
 }
@@ -130,17 +129,11 @@ fn reduce_and_form<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), EighError> {
     let n = a.rows();
-    let (columns, rest) = aligned(scratch).split_at_mut(reduce::columns_len(n));
+    let (columns, rest) = from_line(scratch).split_at_mut(reduce::columns_len(n));
     let (vectors, rest) = rest.split_at_mut(reduce::VECTORS * reduce::column_len(n));
     let (tau, rest) = rest.split_at_mut(reduce::column_len(n));
     let mut columns = Columns::new(columns);
     let scale = scale.down;
     kernel.run(Reduce { a, scale, columns: &mut columns, vectors, tau, diagonal, off_diagonal });
     Ok(form_q::form_q(kernel, &columns, tau, q, rest)?)
-}
-
-/// The part of scratch from its first cache line on.
-fn aligned<T>(scratch: &mut [T]) -> &mut [T] {
-    let skip = scratch.as_ptr().align_offset(64).min(LINE);
-    &mut scratch[skip..]
 }
