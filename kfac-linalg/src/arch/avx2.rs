@@ -61,10 +61,16 @@ macro_rules! avx2 {
             type Element = $float;
             type Vector = $vector;
             type Mask = __m256i;
+            type Half = Self;
 
             const LANES: usize = $lanes;
             const TILE: [usize; 2] = [2, 6];
             const PARTIAL_SUMS: usize = Self::LANES;
+
+            #[inline(always)]
+            fn half(self) -> Self {
+                self
+            }
 
             // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
             #[inline(never)]

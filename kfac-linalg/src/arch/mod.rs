@@ -50,7 +50,7 @@ pub trait Registers: Copy {
     fn product_unfused(set: InstructionSet, product: &mut Product<'_, Self>);
 
     /// # Safety
-    /// The processor has AVX-512F.
+    /// The processor has AVX-512F and AVX-512VL.
     #[cfg(target_arch = "x86_64")]
     unsafe fn avx512() -> Self::Avx512;
 

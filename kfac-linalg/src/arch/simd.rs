@@ -25,6 +25,8 @@ pub trait Simd: Copy + Send + Sync {
     type Vector: Copy;
     /// Some lanes of one register.
     type Mask: Copy;
+    /// Registers of half the width where this processor computes with them in half the time, these registers elsewhere.
+    type Half: Simd<Element = Self::Element>;
 
     /// Numbers in a register.
     const LANES: usize;
@@ -34,6 +36,9 @@ pub trait Simd: Copy + Send + Sync {
     /// Partial sums of a reduction across lanes: term `i` joins sum `i mod PARTIAL_SUMS`. One register, or the 16 of
     /// [`dot`](crate::product::dot) where results may not depend on the width of a register. A multiple of `LANES`.
     const PARTIAL_SUMS: usize;
+
+    /// The proof for half registers.
+    fn half(self) -> Self::Half;
 
     /// Runs a task with the instruction set switched on for the compiler. Always a call, never inlined.
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output;
@@ -218,10 +223,16 @@ impl<S: Simd> Simd for Unfused<S> {
     type Element = S::Element;
     type Vector = S::Vector;
     type Mask = S::Mask;
+    type Half = Unfused<S::Half>;
 
     const LANES: usize = S::LANES;
     const TILE: [usize; 2] = S::TILE;
     const PARTIAL_SUMS: usize = FROZEN_SUMS;
+
+    #[inline(always)]
+    fn half(self) -> Self::Half {
+        Unfused(self.0.half())
+    }
 
     #[inline(always)]
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output {
