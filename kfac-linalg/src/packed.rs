@@ -41,14 +41,9 @@ impl Parts {
         Self { n, half: n.div_ceil(2) }
     }
 
-    /// First element of `F`: one row down when `n` is even.
+    /// First element of `F`, which `R` continues: one row down when `n` is even.
     fn first(self) -> usize {
         if self.n.is_multiple_of(2) { self.half } else { 0 }
-    }
-
-    /// First element of `R`, right below `F`.
-    fn rectangle(self) -> usize {
-        self.first() + self.half * self.half
     }
 
     /// First element of `S`, stored transposed: one column to the right when `n` is odd.
@@ -235,16 +230,10 @@ impl<'a, T: Scalar> PackedMut<'a, T> {
         self.parts.half
     }
 
-    /// `F`, in the lower triangle of a square; its strict upper triangle belongs to `S`.
-    pub(crate) fn first_triangle(&mut self) -> Result<MatMut<'_, T>, ShapeError> {
-        let Parts { half, .. } = self.parts;
-        MatMut::with_strides(&mut self.data[self.parts.first()..], [half, half], [half, 1])
-    }
-
-    /// `R`.
-    pub(crate) fn rectangle(&mut self) -> Result<MatMut<'_, T>, ShapeError> {
+    /// `F` and `R` below it, the lower part of the first columns; the strict upper triangle of `F` belongs to `S`.
+    pub(crate) fn first_columns(&mut self) -> Result<MatMut<'_, T>, ShapeError> {
         let Parts { n, half } = self.parts;
-        MatMut::with_strides(&mut self.data[self.parts.rectangle()..], [n - half, half], [half, 1])
+        MatMut::with_strides(&mut self.data[self.parts.first()..], [n, half], [half, 1])
     }
 
     /// `S`, in the lower triangle of a square; its strict upper triangle belongs to `F`.

@@ -61,10 +61,16 @@ macro_rules! avx2 {
             type Element = $float;
             type Vector = $vector;
             type Mask = __m256i;
+            type Half = Self;
 
             const LANES: usize = $lanes;
             const TILE: [usize; 2] = [2, 6];
             const PARTIAL_SUMS: usize = Self::LANES;
+
+            #[inline(always)]
+            fn half(self) -> Self {
+                self
+            }
 
             // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
             #[inline(never)]
@@ -135,12 +141,6 @@ macro_rules! avx2 {
             fn zip(self, a: $vector, b: $vector) -> [$vector; 2] {
                 // SAFETY: see `splat`.
                 unsafe { [$unpack_low(a, b), $unpack_high(a, b)] }
-            }
-
-            #[inline(always)]
-            fn shuffle(self, a: $vector, b: $vector) -> [$vector; 2] {
-                let [low, high] = self.zip(a, b);
-                self.unzip_pieces(low, high)
             }
 
             #[inline(always)]

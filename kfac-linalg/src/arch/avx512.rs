@@ -1,4 +1,4 @@
-//! AVX-512: 32 registers of 64 bytes, masks of their own.
+//! AVX-512: 32 registers of 64 bytes, or of the half of them, and masks of their own.
 
 use super::avx2;
 use super::simd::{Simd, Task};
@@ -6,20 +6,20 @@ use core::arch::x86_64::*;
 use core::marker::PhantomData;
 use core::ops::Range;
 
-/// Proof that the processor has AVX-512F.
-pub struct Avx512<T>(PhantomData<T>);
+/// Proof that the processor has AVX-512F and, for other lengths than its own, AVX-512VL.
+pub struct Avx512<T, const BYTES: usize = 64>(PhantomData<T>);
 
-impl<T> Clone for Avx512<T> {
+impl<T, const BYTES: usize> Clone for Avx512<T, BYTES> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Avx512<T> {}
+impl<T, const BYTES: usize> Copy for Avx512<T, BYTES> {}
 
-impl<T> Avx512<T> {
+impl<T, const BYTES: usize> Avx512<T, BYTES> {
     /// # Safety
-    /// The processor has AVX-512F.
+    /// The processor has AVX-512F and AVX-512VL.
     pub(super) unsafe fn assume() -> Self {
         Self(PhantomData)
     }
@@ -48,27 +48,32 @@ unsafe fn sum_pd(a: __m512d) -> f64 {
     unsafe { avx2::sum_pd(_mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd::<1>(a))) }
 }
 
-// A macro, because the two impls differ in nothing but names of instructions.
+// A macro, because the impls differ in nothing but names of instructions.
 macro_rules! avx512 {
-    ($float:ident, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-     $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $unpack_low:ident, $unpack_high:ident, $quarters:ident,
-     $permute:ident, $bits:ident, $numbers:ident,
-     $sign:expr, $sum:ident, $load:ident, $maskz_load:ident,
-     $store:ident, $mask_store:ident, $low:expr, $high:expr) => {
-        impl Simd for Avx512<$float> {
+    ($float:ident, $bytes:literal, $vector:ident, $mask:ident, $lanes:literal, $splat:ident, $add:ident, $sub:ident,
+     $mul:ident, $div:ident, $sqrt:ident, $min:ident, $max:ident, $fmadd:ident, $fnmadd:ident, $unpack_low:ident,
+     $unpack_high:ident, $pieces:ident, [$even:literal, $odd:literal], $bits:ident, $numbers:ident, $and:ident,
+     $xor:ident, $sign:expr, $sum:path, $load:ident, $maskz_load:ident, $store:ident, $mask_store:ident) => {
+        impl Simd for Avx512<$float, $bytes> {
             type Element = $float;
             type Vector = $vector;
             type Mask = $mask;
+            type Half = Avx512<$float, 32>;
 
             const LANES: usize = $lanes;
             const TILE: [usize; 2] = [3, 8];
             const PARTIAL_SUMS: usize = Self::LANES;
 
+            #[inline(always)]
+            fn half(self) -> Self::Half {
+                Avx512(PhantomData)
+            }
+
             // Not on `compiled`: there the compiler ignores the attribute. It cannot pull the instructions in here.
             #[inline(never)]
             fn vectorize<W: Task<$float>>(self, task: W) -> W::Output {
-                #[target_feature(enable = "avx512f")]
-                fn compiled<W: Task<$float>>(simd: Avx512<$float>, task: W) -> W::Output {
+                #[target_feature(enable = "avx512f,avx512vl")]
+                fn compiled<W: Task<$float>>(simd: Avx512<$float, $bytes>, task: W) -> W::Output {
                     task.run(simd)
                 }
                 // SAFETY: `self` is the proof that the processor has the instructions.
@@ -136,15 +141,9 @@ macro_rules! avx512 {
             }
 
             #[inline(always)]
-            fn shuffle(self, a: $vector, b: $vector) -> [$vector; 2] {
-                // SAFETY: see `splat`.
-                unsafe { [$permute(a, $low, b), $permute(a, $high, b)] }
-            }
-
-            #[inline(always)]
             fn unzip_pieces(self, a: $vector, b: $vector) -> [$vector; 2] {
                 // SAFETY: see `splat`.
-                unsafe { [$quarters::<0b10_00_10_00>(a, b), $quarters::<0b11_01_11_01>(a, b)] }
+                unsafe { [$pieces::<$even>(a, b), $pieces::<$odd>(a, b)] }
             }
 
             #[inline(always)]
@@ -156,7 +155,7 @@ macro_rules! avx512 {
             #[inline(always)]
             fn flip_sign(self, a: $vector, b: $vector) -> $vector {
                 // SAFETY: see `splat`.
-                unsafe { $numbers(_mm512_xor_si512($bits(a), _mm512_and_si512($bits(b), $sign))) }
+                unsafe { $numbers($xor($bits(a), $and($bits(b), $sign))) }
             }
 
             #[inline(always)]
@@ -200,6 +199,7 @@ macro_rules! avx512 {
 
 avx512!(
     f32,
+    64,
     __m512,
     __mmask16,
     16,
@@ -216,20 +216,21 @@ avx512!(
     _mm512_unpacklo_ps,
     _mm512_unpackhi_ps,
     _mm512_shuffle_f32x4,
-    _mm512_permutex2var_ps,
+    [0x88, 0xdd],
     _mm512_castps_si512,
     _mm512_castsi512_ps,
+    _mm512_and_si512,
+    _mm512_xor_si512,
     _mm512_set1_epi32(i32::MIN),
     sum_ps,
     _mm512_loadu_ps,
     _mm512_maskz_loadu_ps,
     _mm512_storeu_ps,
-    _mm512_mask_storeu_ps,
-    _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
-    _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+    _mm512_mask_storeu_ps
 );
 avx512!(
     f64,
+    64,
     __m512d,
     __mmask8,
     8,
@@ -246,15 +247,77 @@ avx512!(
     _mm512_unpacklo_pd,
     _mm512_unpackhi_pd,
     _mm512_shuffle_f64x2,
-    _mm512_permutex2var_pd,
+    [0x88, 0xdd],
     _mm512_castpd_si512,
     _mm512_castsi512_pd,
+    _mm512_and_si512,
+    _mm512_xor_si512,
     _mm512_set1_epi64(i64::MIN),
     sum_pd,
     _mm512_loadu_pd,
     _mm512_maskz_loadu_pd,
     _mm512_storeu_pd,
-    _mm512_mask_storeu_pd,
-    _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11),
-    _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15)
+    _mm512_mask_storeu_pd
+);
+avx512!(
+    f32,
+    32,
+    __m256,
+    __mmask8,
+    8,
+    _mm256_set1_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_sqrt_ps,
+    _mm256_min_ps,
+    _mm256_max_ps,
+    _mm256_fmadd_ps,
+    _mm256_fnmadd_ps,
+    _mm256_unpacklo_ps,
+    _mm256_unpackhi_ps,
+    _mm256_permute2f128_ps,
+    [0x20, 0x31],
+    _mm256_castps_si256,
+    _mm256_castsi256_ps,
+    _mm256_and_si256,
+    _mm256_xor_si256,
+    _mm256_set1_epi32(i32::MIN),
+    avx2::sum_ps,
+    _mm256_loadu_ps,
+    _mm256_maskz_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_mask_storeu_ps
+);
+avx512!(
+    f64,
+    32,
+    __m256d,
+    __mmask8,
+    4,
+    _mm256_set1_pd,
+    _mm256_add_pd,
+    _mm256_sub_pd,
+    _mm256_mul_pd,
+    _mm256_div_pd,
+    _mm256_sqrt_pd,
+    _mm256_min_pd,
+    _mm256_max_pd,
+    _mm256_fmadd_pd,
+    _mm256_fnmadd_pd,
+    _mm256_unpacklo_pd,
+    _mm256_unpackhi_pd,
+    _mm256_permute2f128_pd,
+    [0x20, 0x31],
+    _mm256_castpd_si256,
+    _mm256_castsi256_pd,
+    _mm256_and_si256,
+    _mm256_xor_si256,
+    _mm256_set1_epi64x(i64::MIN),
+    avx2::sum_pd,
+    _mm256_loadu_pd,
+    _mm256_maskz_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_mask_storeu_pd
 );

@@ -99,13 +99,16 @@ impl Level {
     fn exists(self) -> bool {
         match self {
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
-            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => {
+                std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+            }
             #[cfg(all(target_arch = "x86_64", feature = "std"))]
             Self::Avx2 => {
                 std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
             }
             #[cfg(all(target_arch = "x86_64", not(feature = "std")))]
-            Self::Avx512 => cfg!(target_feature = "avx512f"),
+            Self::Avx512 => cfg!(all(target_feature = "avx512f", target_feature = "avx512vl")),
             #[cfg(all(target_arch = "x86_64", not(feature = "std")))]
             Self::Avx2 => cfg!(all(target_feature = "avx2", target_feature = "fma")),
             Self::Portable => true,

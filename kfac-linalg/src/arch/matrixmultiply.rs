@@ -66,9 +66,14 @@ pub(crate) fn product<T: Scalar>(product: Product<'_, T>) {
 }
 
 fn lower<T: Scalar>(mut c: MatMut<'_, T>, store: Accumulate<T>, a: MatRef<'_, T>, b: MatRef<'_, T>) {
-    let (n, k) = (c.rows(), a.cols());
-    for start in (0..n).step_by(DIAGONAL) {
-        let rows = start..n.min(start + DIAGONAL);
+    let ([m, n], k) = (c.shape(), a.cols());
+    // Rows below the diagonal.
+    let end = m.min(n);
+    if let (Ok(below), Ok(theirs)) = (a.block(end..m, 0..k), c.reborrow().block(end..m, 0..n)) {
+        rectangle(theirs, store, below, b);
+    }
+    for start in (0..end).step_by(DIAGONAL) {
+        let rows = start..end.min(start + DIAGONAL);
         // Blocks of checked shapes exist; the pattern says so without a panic.
         let (Ok(mine), Ok(before), Ok(theirs)) =
             (a.block(rows.clone(), 0..k), b.block(0..k, 0..start), b.block(0..k, rows.clone()))

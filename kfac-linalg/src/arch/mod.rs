@@ -44,7 +44,7 @@ pub trait Registers: Copy {
     const PORTABLE: Self::Portable;
 
     /// # Safety
-    /// The processor has AVX-512F.
+    /// The processor has AVX-512F and AVX-512VL.
     #[cfg(target_arch = "x86_64")]
     unsafe fn avx512() -> Self::Avx512;
 

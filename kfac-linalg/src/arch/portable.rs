@@ -26,11 +26,17 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     type Element = T;
     type Vector = [T; L];
     type Mask = (usize, usize);
+    type Half = Self;
 
     const LANES: usize = L;
     /// Small machines have 16 or 32 scalar registers and no vectors: one row of four accumulators at a time.
     const TILE: [usize; 2] = if cfg!(target_pointer_width = "64") { [2, 4] } else { [1, 4] };
     const PARTIAL_SUMS: usize = FROZEN_SUMS;
+
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
 
     #[inline(never)]
     fn vectorize<W: Task<T>>(self, task: W) -> W::Output {
@@ -86,11 +92,6 @@ impl<T: Scalar, const L: usize> Simd for Portable<T, L> {
     fn zip(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
         let both = |from: usize| array::from_fn(|lane| if lane % 2 == 0 { a } else { b }[from + lane / 2]);
         [both(0), both(L / 2)]
-    }
-
-    #[inline(always)]
-    fn shuffle(self, a: [T; L], b: [T; L]) -> [[T; L]; 2] {
-        self.zip(a, b)
     }
 
     #[inline(always)]

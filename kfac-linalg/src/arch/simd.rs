@@ -25,6 +25,8 @@ pub trait Simd: Copy + Send + Sync {
     type Vector: Copy;
     /// Some lanes of one register.
     type Mask: Copy;
+    /// Registers of half the width where this processor computes with them in half the time, these registers elsewhere.
+    type Half: Simd<Element = Self::Element>;
 
     /// Numbers in a register.
     const LANES: usize;
@@ -34,6 +36,9 @@ pub trait Simd: Copy + Send + Sync {
     /// Partial sums of a reduction across lanes: term `i` joins sum `i mod PARTIAL_SUMS`. One register, or the 16 of
     /// [`dot`](crate::product::dot) where results may not depend on the width of a register. A multiple of `LANES`.
     const PARTIAL_SUMS: usize;
+
+    /// The proof for half registers.
+    fn half(self) -> Self::Half;
 
     /// Runs a task with the instruction set switched on for the compiler. Always a call, never inlined.
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output;
@@ -59,8 +64,6 @@ pub trait Simd: Copy + Send + Sync {
     /// Perfect shuffle of every [piece](PIECE) of `a` with that of `b`, `a0 b0 a1 b1 ...`: the first half of each
     /// result, and the second.
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
-    /// Perfect shuffle of the whole registers: the first half of `a0 b0 a1 b1 ...`, and the second.
-    fn shuffle(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// The even [pieces](PIECE) of `a`, followed by those of `b`, and the odd ones.
     fn unzip_pieces(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// The larger numbers; those of `b` where two cannot be compared.
@@ -130,6 +133,18 @@ pub trait Simd: Copy + Send + Sync {
             *row = unsafe { self.load_ptr(from.as_ptr().add(i * stride)) };
         }
         square
+    }
+
+    /// Perfect shuffle of whole registers: the first half of `a0 b0 a1 b1 ...`, and the second.
+    #[inline(always)]
+    fn shuffle(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
+        let [mut low, mut high] = self.zip(a, b);
+        let mut lanes = const { PIECE / size_of::<Self::Element>() };
+        while lanes < Self::LANES {
+            [low, high] = self.unzip_pieces(low, high);
+            lanes *= 2;
+        }
+        [low, high]
     }
 
     /// The numbers of a slice, at most `LANES` of them, and zeros.
@@ -222,10 +237,16 @@ impl<S: Simd> Simd for Unfused<S> {
     type Element = S::Element;
     type Vector = S::Vector;
     type Mask = S::Mask;
+    type Half = Unfused<S::Half>;
 
     const LANES: usize = S::LANES;
     const TILE: [usize; 2] = S::TILE;
     const PARTIAL_SUMS: usize = FROZEN_SUMS;
+
+    #[inline(always)]
+    fn half(self) -> Self::Half {
+        Unfused(self.0.half())
+    }
 
     #[inline(always)]
     fn vectorize<W: Task<Self::Element>>(self, task: W) -> W::Output {
@@ -289,11 +310,6 @@ impl<S: Simd> Simd for Unfused<S> {
     #[inline(always)]
     fn zip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
         self.0.zip(a, b)
-    }
-
-    #[inline(always)]
-    fn shuffle(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2] {
-        self.0.shuffle(a, b)
     }
 
     #[inline(always)]

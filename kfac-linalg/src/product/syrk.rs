@@ -34,9 +34,8 @@ pub fn syrk<T: Scalar, K: Kernel<T>>(
     ScratchError::check(syrk_scratch_len::<T>(n, k), scratch.len())?;
     let half = c.half();
     let (x1, x2) = (x.block(0..k, 0..half)?, x.block(0..k, half..n)?);
-    wanted_part(kernel, (c.first_triangle()?, Wanted::Lower), accumulate, [x1, x1], scratch);
-    wanted_part(kernel, (c.rectangle()?, Wanted::All), accumulate, [x2, x1], scratch);
-    wanted_part(kernel, (c.second_triangle()?, Wanted::Lower), accumulate, [x2, x2], scratch);
+    lower_part(kernel, c.first_columns()?, accumulate, [x, x1], scratch);
+    lower_part(kernel, c.second_triangle()?, accumulate, [x2, x2], scratch);
     Ok(())
 }
 
@@ -61,18 +60,18 @@ pub fn syrk_lower<T: Scalar, K: Kernel<T>>(
     ShapeError::check([n, n], c.shape())?;
     ShapeError::check([k, n], x.shape())?;
     ScratchError::check(syrk_scratch_len::<T>(n, k), scratch.len())?;
-    wanted_part(kernel, (c, Wanted::Lower), accumulate, [x, x], scratch);
+    lower_part(kernel, c, accumulate, [x, x], scratch);
     Ok(())
 }
 
-/// `X₁ᵀX₂`, the wanted elements.
-fn wanted_part<T: Scalar, K: Kernel<T>>(
+/// `X₁ᵀX₂`, on and below the diagonal.
+fn lower_part<T: Scalar, K: Kernel<T>>(
     kernel: K,
-    (c, wanted): (MatMut<'_, T>, Wanted),
+    c: MatMut<'_, T>,
     store: Accumulate<T>,
     [x1, x2]: [MatRef<'_, T>; 2],
     scratch: &mut [T],
 ) {
-    let (a, packing) = (x1.transposed(), Packing::Measured);
+    let (a, wanted, packing) = (x1.transposed(), Wanted::Lower, Packing::Measured);
     kernel.product(Product { c, store, a, b: x2, wanted, packing, scratch });
 }

@@ -164,8 +164,9 @@ impl<K> OnThreads<K> {
         let needed = threads_syrk_scratch_len::<T>(self.threads, [n, k]);
         ScratchError::check(needed, scratch.len())?;
         let (x1, x2) = (x.block(0..k, 0..half)?, x.block(0..k, half..n)?);
-        self.syrk_lower(c.first_triangle()?, accumulate, x1, scratch)?;
-        self.gemm(c.rectangle()?, accumulate, x2.transposed(), x1, scratch)?;
+        let mut columns = c.first_columns()?;
+        self.syrk_lower(columns.reborrow().block(0..half, 0..half)?, accumulate, x1, scratch)?;
+        self.gemm(columns.block(half..n, 0..half)?, accumulate, x2.transposed(), x1, scratch)?;
         self.syrk_lower(c.second_triangle()?, accumulate, x2, scratch)
     }
 

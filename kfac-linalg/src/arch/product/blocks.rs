@@ -80,7 +80,7 @@ impl Pieces {
     pub(super) fn new(len: usize, most: usize) -> Self {
         if len <= most {
             // The common case without a division.
-            return Self { count: 1, short: len, longer: 0 };
+            return Self { count: usize::from(len > 0), short: len, longer: 0 };
         }
         let count = len.div_ceil(most);
         Self { count, short: len / count, longer: len % count }
@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn pieces_are_even_and_complete() {
-        for len in 1..40 {
-            for most in 1..=len {
+        for len in 0..40 {
+            for most in 1..=len.max(1) {
                 let (pieces, mut end) = (Pieces::new(len, most), 0);
                 assert_eq!(pieces.count, len.div_ceil(most));
                 for index in 0..pieces.count {

@@ -279,14 +279,22 @@ impl<T: Scalar> Task<T> for Sweep<T> {
             for (panel, width) in self.panels.iter() {
                 let rows = self.top + panel.start..self.top + panel.end;
                 // What of the panel is wanted in some column of the strip, in whole registers.
-                let start = self.block.wanted.rows(&rows, cols.start).start / S::LANES * S::LANES;
+                let start = self.block.wanted.rows(&rows, cols.start).start;
                 let end = self.block.wanted.rows(&rows, cols.end - 1).end;
                 if start >= end {
                     continue;
                 }
-                let end = end.next_multiple_of(S::LANES).min(rows.len());
+                let half = start / S::Half::LANES * S::Half::LANES;
+                let lanes = if end - half <= S::Half::LANES { S::Half::LANES } else { S::LANES };
+                let (start, end) = (start / lanes * lanes, end.next_multiple_of(lanes).min(rows.len()));
                 let a = self.panel(panel.start, start, width);
-                let wanted = Tile { a, b, rows: rows.start + start..rows.start + end, cols: cols.clone() };
+                let wanted = Tile {
+                    a,
+                    b,
+                    three: 3 * b.col,
+                    rows: rows.start + start..rows.start + end,
+                    cols: cols.clone(),
+                };
                 // SAFETY: `drive`, the only way here, has been promised these rows and columns for all terms; a panel
                 // has no more registers than a tile, a strip no more columns.
                 unsafe { tile(simd, &self.block, &wanted) };

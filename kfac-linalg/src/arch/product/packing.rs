@@ -11,20 +11,27 @@ pub(super) struct Panels {
     rows: usize,
     lanes: usize,
     registers: Pieces,
+    /// Whether rows that fill at most half a register are a panel of their own, the last one.
+    half: bool,
 }
 
 impl Panels {
     /// `rows`, in panels of at most `highest` registers.
     #[inline(always)]
     pub(super) fn new<S: Simd>(rows: usize, highest: usize) -> Self {
-        Self { rows, lanes: S::LANES, registers: Pieces::new(rows.div_ceil(S::LANES), highest) }
+        let (whole, rest) = (rows / S::LANES, rows % S::LANES);
+        let half = 0 < rest && rest <= S::Half::LANES && S::Half::LANES < S::LANES;
+        let registers = Pieces::new(whole + usize::from(rest > 0 && !half), highest);
+        Self { rows, lanes: S::LANES, registers, half }
     }
 
     /// The rows of each panel, with the length of its columns when packed: whole registers.
     #[inline(always)]
     pub(super) fn iter(self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        (0..self.registers.count).map(move |index| {
-            let registers = self.registers.get(index);
+        (0..self.registers.count + usize::from(self.half)).map(move |index| {
+            let last = self.rows / self.lanes;
+            let registers =
+                if index < self.registers.count { self.registers.get(index) } else { last..last + 1 };
             let (start, end) = (registers.start * self.lanes, registers.end * self.lanes);
             (start..end.min(self.rows), end - start)
         })
@@ -63,6 +70,8 @@ impl<T: Copy + Default + 'static> Task<T> for PackRows<T> {
                 let panel = Panel { from, to, rows: rows.len(), width, depth: self.depth };
                 if from.row == 1 {
                     panel.copy(simd);
+                } else if from.col == 1 && rows.len() <= S::Half::LANES {
+                    panel.transpose(simd.half());
                 } else if from.col == 1 {
                     panel.transpose(simd);
                 } else {

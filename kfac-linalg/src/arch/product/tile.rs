@@ -28,6 +28,10 @@ pub(super) struct Tile<T> {
     pub(super) a: Source<T>,
     /// Its first column, first term.
     pub(super) b: Source<T>,
+    /// From a column of `B` to the third one after it. Columns are addressed from every third one, since a processor
+    /// adds one or two strides to an address for nothing. The compiler must not know where this number comes from: it
+    /// would walk through the columns, each address waiting for the one before.
+    pub(super) three: usize,
     pub(super) rows: Range<usize>,
     pub(super) cols: Range<usize>,
 }
@@ -109,9 +113,12 @@ pub(super) unsafe fn tile<S: Simd>(simd: S, block: &Block<S::Element>, tile: &Ti
     // SAFETY: `registers` is what the rows need.
     unsafe {
         match registers {
-            1 => columns::<S, 1>(simd, block, tile),
-            2 if S::TILE[0] >= 2 => columns::<S, 2>(simd, block, tile),
-            3 if S::TILE[0] >= 3 => columns::<S, 3>(simd, block, tile),
+            1 if tile.rows.len() <= S::Half::LANES => {
+                columns::<S::Half, 1>(simd.half(), S::TILE[1], block, tile)
+            }
+            1 => columns::<S, 1>(simd, S::TILE[1], block, tile),
+            2 if S::TILE[0] >= 2 => columns::<S, 2>(simd, S::TILE[1], block, tile),
+            3 if S::TILE[0] >= 3 => columns::<S, 3>(simd, S::TILE[1], block, tile),
             _ => tall(simd, block, tile, registers),
         }
     }
@@ -144,16 +151,21 @@ unsafe fn tall<S: Simd>(simd: S, block: &Block<S::Element>, tile: &Tile<S::Eleme
 }
 
 /// # Safety
-/// As [`tile`], with `V` registers.
+/// As [`tile`], with `V` registers and at most `widest` columns.
 #[inline(always)]
-unsafe fn columns<S: Simd, const V: usize>(simd: S, block: &Block<S::Element>, tile: &Tile<S::Element>) {
+unsafe fn columns<S: Simd, const V: usize>(
+    simd: S,
+    widest: usize,
+    block: &Block<S::Element>,
+    tile: &Tile<S::Element>,
+) {
     // SAFETY: handed on; the arm is the number of columns.
     unsafe {
         match tile.cols.len() {
-            8 if S::TILE[1] >= 8 => rows::<S, V, 8>(simd, block, tile),
-            7 if S::TILE[1] >= 7 => rows::<S, V, 7>(simd, block, tile),
-            6 if S::TILE[1] >= 6 => rows::<S, V, 6>(simd, block, tile),
-            5 if S::TILE[1] >= 5 => rows::<S, V, 5>(simd, block, tile),
+            8 if widest >= 8 => rows::<S, V, 8>(simd, block, tile),
+            7 if widest >= 7 => rows::<S, V, 7>(simd, block, tile),
+            6 if widest >= 6 => rows::<S, V, 6>(simd, block, tile),
+            5 if widest >= 5 => rows::<S, V, 5>(simd, block, tile),
             4 => rows::<S, V, 4>(simd, block, tile),
             3 => rows::<S, V, 3>(simd, block, tile),
             2 => rows::<S, V, 2>(simd, block, tile),
@@ -216,14 +228,14 @@ unsafe fn sum<S: Simd, const V: usize, const N: usize>(
     column: impl Column<S, V>,
 ) -> [[S::Vector; V]; N] {
     let mut sums = [[simd.zero(); V]; N];
-    let (mut a, mut b) = (tile.a.ptr, tile.b.ptr);
-    let stride = tile.b.col;
+    let (mut a, stride) = (tile.a.ptr, tile.b.col);
+    let mut b = [0, 1, 2].map(|third| tile.b.ptr.wrapping_add(third * tile.three));
     for _ in 0..depth {
         // SAFETY: this term exists in the rows of `A` and the columns of `B`.
         unsafe {
             let x = column.load(simd, a);
             for (j, sums) in sums.iter_mut().enumerate() {
-                let y = simd.splat(*b.add(j * stride));
+                let y = simd.splat(*b[j / 3].add(j % 3 * stride));
                 for v in 0..V {
                     sums[v] = simd.mul_add(x[v], y, sums[v]);
                 }
@@ -231,7 +243,7 @@ unsafe fn sum<S: Simd, const V: usize, const N: usize>(
         }
         // The step after the last term leads outside, and is not followed.
         a = a.wrapping_add(tile.a.col);
-        b = b.wrapping_add(tile.b.row);
+        b = b.map(|b| b.wrapping_add(tile.b.row));
     }
     sums
 }
