@@ -179,6 +179,156 @@ fn small_pivots_take_a_second_pass_which_ends_closer_than_any_first() {
         .for_each(|set| small_pivots_take_a_second_pass::<f32, _>(&problem, Fast::on(set)));
 }
 
+/// A step ends within `10 n eps` of orthonormal and says so, or it is lost and nothing was written. Gives its passes.
+fn is_orthonormal_or_lost<T: Scalar>(name: &str, old: &Basis<T>, a: &[T], lambda: f64) -> Option<u8> {
+    let (mut basis, unit) = (old.clone(), old.d.len() as f64 * T::EPSILON.to_f64());
+    match basis.step(Reproducible, a, T::from_f64(lambda)) {
+        Ok(found) => {
+            let deviation = basis.deviation();
+            assert!(
+                deviation <= tolerance::STEP_ORTHOGONALITY * unit,
+                "{name}: {:.2} n eps, {found:?}",
+                deviation / unit
+            );
+            assert!(
+                (found.deviation - deviation).abs() <= 0.8 * deviation + unit,
+                "{name}: {found:?}, {deviation:e}"
+            );
+            Some(found.passes)
+        }
+        Err(EighError::SubspaceLost { pivot }) => {
+            assert!((-1.0..=1.0).contains(&pivot) && basis == *old, "{name}: {pivot}");
+            None
+        }
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+/// `A` and `V` with `A V = W`, where all pivots of `WᵀW` but the first are `pivot` (relative), and `W` is as nearly
+/// singular as that allows: Kahan's matrix. `A = (W Wᵀ)^½`, `V` the orthogonal factor of `W`.
+fn kahan(n: usize, pivot: f64) -> [Vec<f64>; 2] {
+    let mut w = vec![0.0; n * n];
+    for place in 0..n {
+        let column = n - 1 - place;
+        (0..place).for_each(|i| w[i * n + column] = -((1.0 - pivot) / place as f64).sqrt());
+        w[place * n + column] = if place == 0 { 1.0 } else { pivot.sqrt() };
+    }
+    let Basis { q, d } = Basis::<f64>::of(&times(&w, &transposed(&w, [n, n]), [n, n, n]), n);
+    let scaled: Vec<f64> = (0..n * n).map(|at| q[at] / d[at % n].abs().sqrt()).collect();
+    let mut v = times(&times(&scaled, &transposed(&q, [n, n]), [n, n, n]), &w, [n, n, n]);
+    for _ in 0..6 {
+        // Newton and Schulz.
+        let gram = times(&transposed(&v, [n, n]), &v, [n, n, n]);
+        let half = times(&v, &gram, [n, n, n]);
+        v = v.iter().zip(&half).map(|(v, h)| 1.5 * v - 0.5 * h).collect();
+    }
+    let a = times(&w, &transposed(&v, [n, n]), [n, n, n]);
+    let mirrored = transposed(&a, [n, n]);
+    [a.iter().zip(&mirrored).map(|(a, b)| 0.5 * (a + b)).collect(), v]
+}
+
+fn columns_that_depend_without_a_small_pivot<T: Scalar>() {
+    let mut passes = Vec::new();
+    for (n, pivot) in [(8, 0.05), (12, 0.09), (14, 0.05), (10, 0.02), (16, 0.02), (30, 0.09)]
+        .into_iter()
+        .chain([(40, 0.3), (64, 0.5), (100, 0.7), (100, 0.5), (8, 0.11), (16, 0.11), (20, 0.3), (40, 0.5)])
+    {
+        let [a, v] = kahan(n, pivot);
+        let (old, a) = (Basis { q: rounded(&v), d: vec![T::ONE; n] }, rounded::<T>(&a));
+        passes.push(is_orthonormal_or_lost(&format!("Kahan, n = {n}, pivot {pivot}"), &old, &a, 0.0));
+    }
+    assert!(passes.contains(&Some(2)) && passes.contains(&None), "{passes:?}");
+}
+
+#[test]
+fn columns_that_depend_on_each_other_without_a_small_pivot_do_not_go_unnoticed() {
+    columns_that_depend_without_a_small_pivot::<f32>();
+    columns_that_depend_without_a_small_pivot::<f64>();
+}
+
+fn a_step_between_any_two<T: Scalar>(seed: u64) {
+    let (mut numbers, mut passes) = (Numbers(seed), [0; 3]);
+    for case in 0..4000 {
+        let (n, decades) = (3 + case % 14, [1.0, 2.0, 4.0][case % 3]);
+        let mut matrix = |seed: usize| {
+            let d: Vec<f64> = (0..n).map(|_| 10_f64.powf(-decades * numbers.next().abs())).collect();
+            with_spectrum(&d, seed as u64)
+        };
+        let (a, old) = (matrix(2 * case), Basis::<f64>::of(&matrix(5000 * case + 7), n));
+        let old = Basis::<T> { q: rounded(&old.q), d: rounded(&old.d) };
+        let found = is_orthonormal_or_lost(&format!("case {case}, n = {n}"), &old, &rounded(&a), 1e-3);
+        passes[usize::from(found.unwrap_or(0))] += 1;
+    }
+    assert!(passes[1] > 1000 && passes[2] > 100, "lost, one, two: {passes:?}");
+}
+
+#[test]
+fn a_step_between_any_two_matrices_is_orthonormal_or_lost() {
+    a_step_between_any_two::<f32>(77);
+    a_step_between_any_two::<f64>(78);
+}
+
+#[test]
+fn a_basis_that_is_none_is_refused_and_replaced() {
+    let n = 20;
+    let a: Vec<f32> = rounded(&relu_factor(n, 5));
+    let scaled = |factor: f32| identity::<f32>(n).iter().map(|x| factor * x).collect::<Vec<_>>();
+    let mut twice = scaled(1.0);
+    (0..n).for_each(|i| twice[i * n + 7] = twice[i * n + 4]);
+    for (name, q) in
+        [("zero", scaled(0.0)), ("1.3 I", scaled(1.3)), ("tiny", scaled(1e-30)), ("twice", twice)]
+    {
+        let old = Basis { q, d: vec![1.0; n] };
+        let mut basis = old.clone();
+        let refused = basis.step(Reproducible, &a, 0.1).unwrap_err();
+        let truth = old.deviation();
+        assert!(
+            matches!(refused, EighError::NotOrthonormal { deviation } if deviation > 0.1 * truth && deviation < 3.0 * truth),
+            "{name}: {refused:?}, {truth}"
+        );
+        assert!(basis == old, "{name}");
+
+        let scratch = &mut vec![0.0; refresh::step_or_cold_scratch_len::<f32>(n, Qr::METHOD)];
+        let (view, q) =
+            (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut basis.q, n, n).unwrap());
+        let settings = Settings { lambda: 0.1, fallback: Qr };
+        let found = refresh::step_or_cold(Reproducible, view, q, &mut basis.d, settings, scratch).unwrap();
+        assert!(matches!(found, Refresh::Cold { cause, .. } if cause == refused), "{name}: {found:?}");
+        assert!(basis.deviation() < 1e-4, "{name}");
+    }
+}
+
+#[test]
+fn a_damping_that_is_none_is_refused() {
+    let old = Basis { q: identity::<f64>(3), d: vec![1.0; 3] };
+    for lambda in [-1e-300, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+        let mut basis = old.clone();
+        let refused = basis.step(Reproducible, &identity(3), lambda).unwrap_err();
+        let EighError::Damping { value } = refused else { panic!("{lambda}: {refused:?}") };
+        assert!(
+            (value.to_bits() == lambda.to_bits() || lambda.is_nan()) && basis == old,
+            "{lambda}: {value}"
+        );
+    }
+}
+
+#[test]
+fn the_pivot_of_a_lost_step_is_relative_and_nan_where_something_is_not_finite() {
+    let lost = |a: [f32; 4], d: [f32; 2]| {
+        let found = Basis { q: identity::<f32>(2), d: d.to_vec() }.step(Reproducible, &a, 0.0);
+        let Err(EighError::SubspaceLost { pivot }) = found else { panic!("{found:?}") };
+        pivot
+    };
+    // W = A here, of rank 1; its columns have norms of 1e5 and more.
+    let relative = [0.1_f32, 0.7, 0.9, 1.0].map(|x| lost([1e5, 0.0, 1e5 * x, 1e5 * x * x], [1.0; 2]));
+    assert!(relative.iter().all(|pivot| pivot.abs() < 1e-5), "{relative:?}");
+    for bad in [f32::INFINITY, f32::NAN, f32::NEG_INFINITY] {
+        assert!(lost([1.0, 0.0, bad, 1.0], [1.0; 2]).is_nan());
+        assert!(lost([1.0, 0.0, 0.0, 1.0], [1.0, bad]).is_nan() || bad < 0.0);
+    }
+    assert!(lost([1e30, 0.0, 0.0, 1e30], [1e-3; 2]).is_nan(), "its square is beyond all numbers");
+}
+
 #[test]
 fn a_matrix_that_has_not_changed_keeps_its_basis() {
     for n in [0, 1, 2, 5, 32, 40] {
@@ -202,7 +352,7 @@ fn step_after_step_becomes_a_decomposition() {
     let d: Vec<f64> = (0..n).map(|i| 0.6_f64.powi(n as i32 - i as i32)).collect();
     let a = with_spectrum(&d, 2);
     let mut basis = Basis { q: identity::<f64>(n), d: vec![1.0; n] };
-    let mut last = Refreshed { passes: 0, pivot: 0.0, off_diagonal: 1.0, inverse_error: 1.0 };
+    let mut last = Refreshed { passes: 0, deviation: 1.0, pivot: 0.0, off_diagonal: 1.0, inverse_error: 1.0 };
     for _ in 0..100 {
         last = basis.step(Reproducible, &a, 1e-9).unwrap();
     }
@@ -316,7 +466,7 @@ fn a_lost_subspace_is_decomposed_cold<T: Scalar, S: Eigensolver>(fallback: S) {
     let mut basis = Basis { q: identity::<T>(n), d: vec![T::ONE; n] };
     let found = run(&mut basis, &a).unwrap();
     assert!(
-        matches!(found, Refresh::Cold { pivot, outcome } if pivot < 1e-4 && outcome.converged),
+        matches!(found, Refresh::Cold { cause: EighError::SubspaceLost { pivot }, outcome } if pivot < 1e-4 && outcome.converged),
         "{found:?}"
     );
     let error = norm(&minus(&widened(&basis.d), &spectrum));

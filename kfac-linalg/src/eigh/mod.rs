@@ -58,17 +58,25 @@ pub enum EighError {
         /// Its column.
         col: usize,
     },
-    /// The basis of a warm start is too far from orthonormal to be mended. Nothing was written.
+    /// The basis of a warm start or of a step is too far from orthonormal. Nothing was written.
     NotOrthonormal {
-        /// `||QᵀQ - I||_F`; the limit is 1/2.
+        /// `||QᵀQ - I||_F`. The limit is 1/2, from where a warm start mends it; a step, which does not and estimates this
+        /// number from one product, takes 1e-3.
         deviation: f64,
     },
     /// The sweeps are spent; the outcome says how far they came. `q` and `d` hold that result.
     BudgetSpent(Outcome),
     /// A step from an old basis lost the independence of its columns. Nothing was written; only a cold start helps.
     SubspaceLost {
-        /// The smallest relative pivot; NaN where something was not finite.
+        /// The first relative pivot that is not positive, or the smallest of all: the squared sine of the angle between a
+        /// column and those before it. NaN where it, or what it is made of, is not finite. Columns may be lost without a
+        /// small one, where many of them nearly depend on each other; two passes then left them apart from orthonormal.
         pivot: f64,
+    },
+    /// The damping of a step is negative, infinite or NaN. Nothing was written.
+    Damping {
+        /// The number that was given.
+        value: f64,
     },
     /// An eigenvalue exceeds the largest number of its type. `q` and `d` hold the result, `d` with infinities.
     Overflow {
@@ -94,6 +102,9 @@ impl fmt::Display for EighError {
                     f,
                     "the old basis is of no use for this matrix: its smallest relative pivot is {pivot:e}"
                 )
+            }
+            Self::Damping { value } => {
+                write!(f, "the damping must be finite and not negative, found {value:e}")
             }
             Self::Overflow { index } => write!(f, "eigenvalue {index} exceeds the largest number"),
         }

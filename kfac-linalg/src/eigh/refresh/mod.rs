@@ -33,35 +33,46 @@ mod passes;
 
 use super::order::{RowsToColumns, ascending, place};
 use super::{Eigensolver, EighError, Method, Outcome, check_shapes};
-use crate::cholesky::{self, factor_scratch_len};
+use crate::cholesky::{self, CholeskyError, factor_scratch_len};
 use crate::error::ScratchError;
 use crate::kernel::Kernel;
 use crate::lengths::countable;
-use crate::product::{Accumulate, TrsmError, dot, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
+use crate::product::{
+    Accumulate, dot, gemm, gemm_scratch_len, gemv, gemv_dots, syrk_lower, syrk_scratch_len,
+};
 use crate::product::{trsm_lower, trsm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 pub(crate) use passes::RefreshTasks;
 use passes::{Estimate, ScaleReversed, WithShift, vectors_len};
 
-/// Relative pivot down to which one pass makes the columns orthonormal within about 10 `n eps`: it leaves `n eps` over
-/// the pivot at most, and mostly much less. Below, the deviation is looked at.
-const SURE: f64 = 1.0 / 10.0;
+/// In units of `n eps`, the deviation from which on a second pass is taken. (Ten are promised: see [`PROBES`].)
+const DEVIATION: f64 = 2.0;
 
-/// In units of `n eps`, the deviation from which on a second pass is taken. (It is known to a factor of about 2.)
-const DEVIATION: f64 = 5.0;
+/// In units of `n eps`, the deviation after a second pass from which on the columns are lost. (With one column, rounding
+/// alone leaves up to 3.5, and measuring adds one.)
+const DEVIATION_LEFT: f64 = 5.0;
 
-/// Columns of random signs that estimate the deviation.
+/// Random vectors that measure the deviation of the result: where all of it lies in one direction, which is the worst, the
+/// estimate falls short by a factor of 5 in one case of 300, and of 2 in one of 11.
 const PROBES: usize = 4;
 
-/// In units of `n eps`, the relative pivot below which they are lost: the second pass needs a deviation below 1/2.
+/// Deviation of the old basis from which on a step is refused: errors of that relative size enter the new eigenvalues,
+/// as large as those of second order.
+const FAR: f64 = 1e-3;
+
+/// In units of `n eps`, the relative pivot below which columns are lost: the second pass needs a deviation below 1/2.
 const LOST_BELOW: f64 = 4.0;
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refreshed {
-    /// How often the columns were made orthonormal: 1, or 2 where small pivots had left them too far from it.
+    /// How often the columns were made orthonormal: 1, or 2 where the first pass had left them too far from it.
     pub passes: u8,
+    /// Estimate of `||QᵀQ - I||_F` for the new basis, from its products with four random vectors: at most `5 n eps`, the
+    /// true deviation at most twice as much (but in one case of 11 of those that come so far at all, see the module's
+    /// constants).
+    pub deviation: f64,
     /// The smallest pivot of the Cholesky factor over its diagonal element, in `(0, 1]`: the squared sine of the angle
     /// between a column of `W` and those of larger eigenvalues.
     pub pivot: f64,
@@ -81,8 +92,7 @@ pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
     }
     let products = max(gemm_scratch_len::<T>(n, n, n), syrk_scratch_len::<T>(n, n));
     let triangle = max(factor_scratch_len::<T>(n), trsm_scratch_len::<T>(n, n));
-    let probes = 3 * PROBES * n + gemm_scratch_len::<T>(n, PROBES, n);
-    2 * n * n + 2 * n + vectors_len(n) + max(max(products, triangle), probes)
+    2 * n * n + 2 * n + vectors_len(n) + max(max(products, triangle), DEVIATION_ROWS * n)
 }
 
 /// Replaces the eigenvectors and eigenvalues of a matrix that has changed: reads the old ones from `q` and `d`, leaves
@@ -93,16 +103,18 @@ pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
 ///
 /// # Shapes
 /// `a`: `n x n`, its lower triangle is read, `A + λI` positive definite (where it is not, the step cannot tell); `q`:
-/// `n x n`, orthonormal columns; `d`: `n`, ascending: columns are made orthonormal from the last to the first;
-/// `scratch`: [`step_scratch_len`].
+/// `n x n`, orthonormal columns; `d`: `n`, finite and ascending: columns are made orthonormal from the last to the first
+/// (in another order the eigenvalues are less accurate, and columns are lost sooner); `scratch`: [`step_scratch_len`].
 ///
 /// # Units
-/// `lambda`: that of an eigenvalue of `A`.
+/// `lambda`: that of an eigenvalue of `A`, not negative. Zero needs eigenvalues above zero in `d`.
 ///
 /// # Errors
-/// [`EighError::SubspaceLost`] when the columns of `W` are linearly dependent in working precision, or not finite: `q`
-/// and `d` are untouched, and a cold decomposition is due ([`step_or_cold`] runs one). In single precision that
-/// happens on spectra falling faster than `i^-1` after long gaps. [`EighError::Shape`], [`EighError::Scratch`].
+/// `q` and `d` are untouched by all of them. [`EighError::SubspaceLost`] when the columns of `W` are linearly dependent in
+/// working precision, or not finite (as where an element of `a`, `q` or `d` is not): a cold decomposition is due
+/// ([`step_or_cold`] runs one). In single precision that happens on spectra falling faster than `i^-1` after long gaps.
+/// [`EighError::NotOrthonormal`] when the columns of `q` are too far from orthonormal; [`EighError::Damping`],
+/// [`EighError::Shape`], [`EighError::Scratch`].
 pub fn step<T: Scalar, K: Kernel<T>>(
     kernel: K,
     a: MatRef<'_, T>,
@@ -113,14 +125,29 @@ pub fn step<T: Scalar, K: Kernel<T>>(
 ) -> Result<Refreshed, EighError> {
     let n = check_shapes(&a, &q, d)?;
     ScratchError::check(step_scratch_len::<T>(n), scratch.len())?;
-    if n == 0 {
-        return Ok(Refreshed { passes: 1, pivot: 1.0, off_diagonal: 0.0, inverse_error: 0.0 });
+    if !(lambda >= T::ZERO && lambda.is_finite()) {
+        return Err(EighError::Damping { value: lambda.to_f64() });
     }
+    if n == 0 {
+        return Ok(Refreshed {
+            passes: 1,
+            deviation: 0.0,
+            pivot: 1.0,
+            off_diagonal: 0.0,
+            inverse_error: 0.0,
+        });
+    }
+    let unit = n as f64 * T::EPSILON.to_f64();
     let (w, rest) = scratch.split_at_mut(n * n);
     let (l, rest) = rest.split_at_mut(n * n);
     let (beta, rest) = rest.split_at_mut(n);
     let (squares, rest) = rest.split_at_mut(n);
     let (vectors, rest) = rest.split_at_mut(vectors_len(n));
+    // What is not finite is left to the pivots.
+    let deviation = measured_deviation(kernel, q.as_ref(), 1, rest)?;
+    if deviation.is_finite() && deviation > FAR {
+        return Err(EighError::NotOrthonormal { deviation });
+    }
     let mut step = Step { kernel, n, w, l, squares, rest };
 
     // Row j of Wᵀ is column n - 1 - j of W, so that Cholesky meets the largest eigenvalue first.
@@ -129,18 +156,22 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     }
     step.iterate(a, q.as_ref(), beta, lambda)?;
     let pivot = step.factor()?;
-    if pivot.is_nan() || pivot < LOST_BELOW * n as f64 * T::EPSILON.to_f64() {
+    if pivot < LOST_BELOW * unit {
         return Err(EighError::SubspaceLost { pivot });
     }
     let [off_diagonal, inverse_error] =
         kernel.run(Estimate { l: step.l, beta, lambda, vectors: &mut *vectors });
     step.solve()?;
-    let mut passes = 1;
-    if pivot < SURE && step.deviation()? > DEVIATION * n as f64 * T::EPSILON.to_f64() {
+    // No pivot bounds it: Kahan's matrices are nearly singular without a small one.
+    let (mut passes, mut deviation) = (1, step.deviation()?);
+    if deviation > DEVIATION * unit {
         // What is left to do is so small that it moves neither eigenvalues nor estimates.
         step.factor()?;
         step.solve()?;
-        passes = 2;
+        (passes, deviation) = (2, step.deviation()?);
+    }
+    if deviation.is_nan() || deviation > DEVIATION_LEFT * unit {
+        return Err(EighError::SubspaceLost { pivot });
     }
 
     let (found, order) = (&vectors[..n], beta);
@@ -149,7 +180,7 @@ pub fn step<T: Scalar, K: Kernel<T>>(
         *d = found[place(index)];
     }
     kernel.run(RowsToColumns { rows: step.w, order, q });
-    Ok(Refreshed { passes, pivot, off_diagonal, inverse_error })
+    Ok(Refreshed { passes, deviation, pivot, off_diagonal, inverse_error })
 }
 
 /// How [`step_or_cold`] refreshes.
@@ -157,7 +188,7 @@ pub fn step<T: Scalar, K: Kernel<T>>(
 pub struct Settings<T, S> {
     /// `λ`, see [`step`].
     pub lambda: T,
-    /// What decomposes a matrix whose step was lost.
+    /// What decomposes a matrix for which the old basis is of no use.
     pub fallback: S,
 }
 
@@ -168,8 +199,8 @@ pub enum Refresh {
     Step(Refreshed),
     /// By a cold decomposition.
     Cold {
-        /// The pivot with which the step was lost, as in [`EighError::SubspaceLost`].
-        pivot: f64,
+        /// Why there was no step: [`EighError::SubspaceLost`] or [`EighError::NotOrthonormal`].
+        cause: EighError,
         /// What the solver reports.
         outcome: Outcome,
     },
@@ -187,8 +218,8 @@ pub const fn step_or_cold_scratch_len<T: Scalar>(n: usize, fallback: Method) -> 
 /// As [`step`]; `scratch`: [`step_or_cold_scratch_len`].
 ///
 /// # Errors
-/// Those of the solver, which also names what is not finite in `a`. A basis or eigenvalues that are not finite are no
-/// error here: they are replaced.
+/// Those of the solver, which also names what is not finite in `a`; [`EighError::Damping`]. A basis that is not orthonormal,
+/// or eigenvalues that are not finite, are no error here: they are replaced.
 pub fn step_or_cold<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     kernel: K,
     a: MatRef<'_, T>,
@@ -201,9 +232,9 @@ pub fn step_or_cold<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     ScratchError::check(step_or_cold_scratch_len::<T>(n, S::METHOD), scratch.len())?;
     match step(kernel, a, q.reborrow(), d, settings.lambda, scratch) {
         Ok(refreshed) => Ok(Refresh::Step(refreshed)),
-        Err(EighError::SubspaceLost { pivot }) => {
+        Err(cause @ (EighError::SubspaceLost { .. } | EighError::NotOrthonormal { .. })) => {
             let outcome = settings.fallback.cold(kernel, a, q, d, scratch)?;
-            Ok(Refresh::Cold { pivot, outcome })
+            Ok(Refresh::Cold { cause, outcome })
         }
         Err(error) => Err(error),
     }
@@ -248,54 +279,66 @@ impl<T: Scalar, K: Kernel<T>> Step<'_, T, K> {
         for (i, square) in self.squares.iter_mut().enumerate() {
             *square = self.l[i * n + i];
         }
-        match cholesky::factor(kernel, MatMut::row_major(self.l, n, n)?, self.rest) {
-            Ok(()) => {
-                let pivots = self.squares.iter().enumerate().map(|(i, &square)| {
-                    let root = self.l[i * n + i];
-                    (root * root / square).to_f64()
-                });
-                Ok(pivots.fold(1.0, f64::min))
-            }
-            Err(cholesky::CholeskyError::NotPositiveDefinite { value, .. }) => {
-                Err(EighError::SubspaceLost { pivot: value })
-            }
-            Err(cholesky::CholeskyError::Shape(error)) => Err(error.into()),
-            Err(cholesky::CholeskyError::Scratch(error)) => Err(error.into()),
-        }
+        cholesky::factor(kernel, MatMut::row_major(self.l, n, n)?, self.rest)
+            .map_err(|error| lost(error, self.squares))?;
+        let pivots = self.squares.iter().enumerate().map(|(i, &square)| {
+            let root = self.l[i * n + i];
+            (root * root / square).to_f64()
+        });
+        Ok(pivots.fold(1.0, f64::min))
     }
 
     /// `Qᵀ = L⁻¹ Wᵀ` in place of `Wᵀ`.
     fn solve(&mut self) -> Result<(), EighError> {
         let (l, w) = (MatRef::row_major(self.l, self.n, self.n)?, MatMut::row_major(self.w, self.n, self.n)?);
-        match trsm_lower(self.kernel, l, w, self.rest) {
-            Ok(()) => Ok(()),
-            Err(TrsmError::Shape(error)) => Err(error.into()),
-            Err(TrsmError::Scratch(error)) => Err(error.into()),
-            // A pivot so small that it has no reciprocal.
-            Err(TrsmError::Diagonal { value, .. }) => Err(EighError::SubspaceLost { pivot: value }),
-        }
+        trsm_lower(self.kernel, l, w, self.rest).map_err(|error| lost(error.into(), self.squares))
     }
 
-    /// About `||QᵀQ - I||_F`: the expected norm of `QᵀQ x - x` for an `x` of random signs.
+    /// The deviation of `Q`, which is that of `Qᵀ`.
     fn deviation(&mut self) -> Result<f64, EighError> {
-        let (n, kernel) = (self.n, self.kernel);
-        let (x, rest) = self.rest.split_at_mut(PROBES * n);
-        let (y, rest) = rest.split_at_mut(PROBES * n);
-        let (z, pack) = rest.split_at_mut(PROBES * n);
+        measured_deviation(self.kernel, MatRef::row_major(self.w, self.n, self.n)?, PROBES, self.rest)
+    }
+}
+
+/// What an error of the factor, or of a division by it, is to a step. `squares` is the diagonal of the matrix factored.
+fn lost<T: Scalar>(error: CholeskyError, squares: &[T]) -> EighError {
+    match error {
+        CholeskyError::Shape(error) => error.into(),
+        CholeskyError::Scratch(error) => error.into(),
+        CholeskyError::NotPositiveDefinite { pivot, value } => {
+            let relative = value / squares[pivot].to_f64();
+            EighError::SubspaceLost { pivot: if relative.is_finite() { relative } else { f64::NAN } }
+        }
+    }
+}
+
+/// Rows that [`measured_deviation`] works with.
+const DEVIATION_ROWS: usize = 3;
+
+/// About `||QᵀQ - I||_F` of a square: `E ||QᵀQ x - x||² / E x_i²` for vectors of random numbers, its root.
+fn measured_deviation<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    q: MatRef<'_, T>,
+    probes: usize,
+    room: &mut [T],
+) -> Result<f64, EighError> {
+    let n = q.rows();
+    let (x, rest) = room.split_at_mut(n);
+    let (y, rest) = rest.split_at_mut(n);
+    let z = &mut rest[..n];
+    let [mut change, mut size] = [0.0; 2];
+    for probe in 0..probes {
         for (index, (x, z)) in x.iter_mut().zip(&mut *z).enumerate() {
-            // The top bit of a multiplicative hash.
-            let hash = (index as u32 ^ 0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
+            // A multiplicative hash, from -1 to 1: with signs alone, opposite errors in two columns cancel every other time.
+            let hash = ((probe * n + index) as u32 ^ 0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
             let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
-            *x = if hash >> 31 == 0 { T::ONE } else { -T::ONE };
+            *x = T::from_f64(f64::from((hash ^ (hash >> 16)) as i32) / 2_147_483_648.0);
             *z = -*x;
         }
-        let (shape, strides) = ([n, PROBES], [1, n]);
-        let w = MatRef::row_major(self.w, n, n)?;
-        let x = MatRef::with_strides(x, shape, strides)?;
-        let mut y = MatMut::with_strides(y, shape, strides)?;
-        gemm(kernel, y.reborrow(), Accumulate::Replace(T::ONE), w.transposed(), x, pack)?;
-        let to = MatMut::with_strides(z, shape, strides)?;
-        gemm(kernel, to, Accumulate::Add(T::ONE), w, y.as_ref(), pack)?;
-        Ok(libm::sqrt(dot(z, z)?.to_f64() / PROBES as f64))
+        gemv_dots(kernel, y, Accumulate::Replace(T::ONE), q, x)?;
+        gemv(kernel, z, Accumulate::Add(T::ONE), q.transposed(), y)?;
+        change += dot(z, z)?.to_f64();
+        size += dot(x, x)?.to_f64();
     }
+    Ok(libm::sqrt(n as f64 * change / size))
 }
