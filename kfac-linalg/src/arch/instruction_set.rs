@@ -2,7 +2,7 @@
 
 use super::Element;
 use super::simd::Task;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
 use super::simd::Unfused;
 use crate::arch::simd::Simd;
 use core::fmt;
@@ -16,9 +16,9 @@ pub struct InstructionSet(Level);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     Avx512,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     Avx2,
     Portable,
 }
@@ -26,9 +26,9 @@ enum Level {
 impl InstructionSet {
     /// Every set, widest registers first.
     const ALL: &[Self] = &[
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
         Self(Level::Avx512),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
         Self(Level::Avx2),
         Self(Level::Portable),
     ];
@@ -57,10 +57,10 @@ impl InstructionSet {
     pub(crate) fn run<T: Element, W: Task<T>>(self, task: W) -> W::Output {
         match self.0 {
             // SAFETY: a level is a value only where the processor has the instructions.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx512 => unsafe { T::avx512() }.vectorize(task),
             // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx2 => unsafe { T::avx2() }.vectorize(task),
             Level::Portable => T::PORTABLE.vectorize(task),
         }
@@ -71,10 +71,10 @@ impl InstructionSet {
     pub(crate) fn run_unfused<T: Element, W: Task<T>>(self, task: W) -> W::Output {
         match self.0 {
             // SAFETY: as in `run`.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx512 => Unfused(unsafe { T::avx512() }).vectorize(task),
             // SAFETY: as in `run`.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx2 => Unfused(unsafe { T::avx2() }).vectorize(task),
             Level::Portable => T::PORTABLE.vectorize(task),
         }
@@ -84,9 +84,9 @@ impl InstructionSet {
 impl fmt::Display for InstructionSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx512 => "AVX-512",
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             Level::Avx2 => "AVX2 with FMA",
             Level::Portable => "plain arrays",
         })
@@ -107,9 +107,9 @@ impl Level {
             Self::Avx2 => {
                 std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
             }
-            #[cfg(all(target_arch = "x86_64", not(feature = "std")))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "avx2", not(feature = "std")))]
             Self::Avx512 => cfg!(all(target_feature = "avx512f", target_feature = "avx512vl")),
-            #[cfg(all(target_arch = "x86_64", not(feature = "std")))]
+            #[cfg(all(target_arch = "x86_64", target_feature = "avx2", not(feature = "std")))]
             Self::Avx2 => cfg!(all(target_feature = "avx2", target_feature = "fma")),
             Self::Portable => true,
         }

@@ -7,12 +7,14 @@
 //!
 //! `tests/shapes.rs` names the command that runs the products under valgrind.
 //!
+//! Without `std` nobody can be asked what the processor has: vector instructions are compiled where the target has them.
+//!
 //! Every other algorithm is safe code over [`Simd`](simd::Simd), packed in a [`Task`](simd::Task).
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
 mod avx512;
 pub(crate) mod compiled;
 mod instruction_set;
@@ -32,10 +34,10 @@ use simd::Simd;
 /// Public in a private module, so that nobody else can implement [`Scalar`](crate::Scalar).
 pub trait Registers: Copy {
     /// 64 bytes.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     type Avx512: Simd<Element = Self>;
     /// 32 bytes.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     type Avx2: Simd<Element = Self>;
     /// 16 bytes.
     type Portable: Simd<Element = Self>;
@@ -45,34 +47,34 @@ pub trait Registers: Copy {
 
     /// # Safety
     /// The processor has AVX-512F and AVX-512VL.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     unsafe fn avx512() -> Self::Avx512;
 
     /// # Safety
     /// The processor has AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
     unsafe fn avx2() -> Self::Avx2;
 }
 
 macro_rules! registers {
     ($float:ident, $lanes:literal) => {
         impl Registers for $float {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             type Avx512 = avx512::Avx512<$float>;
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             type Avx2 = avx2::Avx2<$float>;
             type Portable = Portable<$float, $lanes>;
 
             const PORTABLE: Self::Portable = Portable::NEW;
 
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             #[inline]
             unsafe fn avx512() -> Self::Avx512 {
                 // SAFETY: the same contract.
                 unsafe { avx512::Avx512::assume() }
             }
 
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
             #[inline]
             unsafe fn avx2() -> Self::Avx2 {
                 // SAFETY: the same contract.

@@ -228,11 +228,11 @@ pub trait Task<T> {
 ///
 /// Every lane then gives the bits of plain arithmetic, whatever the register width: the registers of
 /// [`Reproducible`](crate::Reproducible).
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
 #[derive(Clone, Copy)]
 pub(crate) struct Unfused<S>(pub(super) S);
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", any(feature = "std", target_feature = "avx2")))]
 impl<S: Simd> Simd for Unfused<S> {
     type Element = S::Element;
     type Vector = S::Vector;

@@ -40,7 +40,7 @@ pub fn gemm<'a, T: Number, K: Kernel<T> + 'a>(
     Contender::new(NAME, Output { matrix, scratch }, run, |output| all(output.matrix.as_ref()))
 }
 
-/// `y = A x`, with the bits of [`gemm`].
+/// `y = A x`, with the bits of [`gemm()`].
 pub fn gemv<'a, T: Number>(y: &'a mut [T], a: MatRef<'a, T>, x: &'a [T]) -> Contender<'a> {
     let kernel = Fast::detect();
     let run = move |y: &mut &mut [T]| {
