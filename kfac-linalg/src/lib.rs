@@ -71,6 +71,7 @@ pub mod cholesky;
 pub mod eigh;
 mod elementary;
 mod error;
+mod finite;
 mod kernel;
 mod lengths;
 mod packed;

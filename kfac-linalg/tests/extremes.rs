@@ -116,6 +116,41 @@ fn errors_name_what_is_wrong() {
     assert_eq!(found, Err(CholeskyError::NotPositiveDefinite { pivot: 0, value: f64::from(1e-40_f32) }));
 }
 
+#[test]
+fn an_inverse_beyond_all_numbers_is_an_overflow() {
+    // Its pivots have reciprocals, its inverse is 1e40.
+    let (s, ratio) = (1e-35_f32, 1e3_f32.sqrt());
+    let mut a = [s, f32::NAN, s * ratio, s * (ratio * ratio) * (1.0 + 1e-5)];
+    let scratch = &mut vec![0.0; cholesky::inverse_scratch_len::<f32>(2)];
+    for transposed in [false, true] {
+        if transposed {
+            (a[1], a[2]) = (a[2], f32::NAN);
+        }
+        let mut a = a;
+        let view = MatMut::row_major(&mut a, 2, 2).unwrap();
+        let view = if transposed { view.transposed() } else { view };
+        assert_eq!(cholesky::inverse(Reproducible, view, scratch), Err(CholeskyError::Overflow));
+    }
+}
+
+#[test]
+fn solutions_beyond_all_numbers_are_an_overflow_of_their_column() {
+    // Both rotated elements are 0.9 times the largest number, turned back their sum is larger.
+    let (h, lambda) = (core::f32::consts::FRAC_1_SQRT_2, 2_f32.powi(-10));
+    let q = [h, -h, h, h];
+    let tridiagonal = shifted::Tridiagonal {
+        q: MatRef::row_major(&q, 2, 2).unwrap(),
+        diagonal: &[0.0, 0.0],
+        off_diagonal: &[0.0],
+    };
+    let shifts = shifted::Shifts { d: &[1.0; 2], lambda };
+    let mut b = [0.0, lambda * 0.9 * f32::MAX * 2.0 * h, 1.0, 0.0];
+    let scratch = &mut vec![0.0; shifted::solve_scratch_len::<f32>(2, 2)];
+    let b = MatMut::row_major(&mut b, 2, 2).unwrap();
+    let found = shifted::solve(Reproducible, tridiagonal, shifts, b, scratch);
+    assert_eq!(found, Err(shifted::ShiftedError::Overflow { column: 1 }));
+}
+
 #[cfg(feature = "alloc")]
 #[test]
 #[should_panic(expected = "capacity overflow")]

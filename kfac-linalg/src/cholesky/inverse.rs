@@ -24,6 +24,7 @@
 use super::log_determinant::LogDeterminant;
 use super::{CholeskyError, factor_block};
 use crate::error::{ScratchError, ShapeError};
+use crate::finite::AllFinite;
 use crate::kernel::Kernel;
 use crate::lengths::countable;
 use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
@@ -56,7 +57,7 @@ pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
 ///
 /// # Errors
 /// [`CholeskyError::NotPositiveDefinite`] with the first pivot that is not positive (or NaN, or infinite); the
-/// contents of `a` are lost then. [`CholeskyError::Shape`], [`CholeskyError::Scratch`]; `a` is untouched then.
+/// contents of `a` are lost then, as with [`CholeskyError::Overflow`]. [`CholeskyError::Shape`], [`CholeskyError::Scratch`]; `a` is untouched then.
 ///
 /// # Source
 /// The module names it.
@@ -96,6 +97,9 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
         gemm(kernel, corner, subtract, unswept.transposed(), swept, scratch)?;
         syrk_lower(kernel, a.reborrow().block(end..n, end..n)?, subtract, unswept, scratch)?;
     }
-    kernel.run(Mirror(a));
+    kernel.run(Mirror(a.reborrow()));
+    if !kernel.run(AllFinite(a.as_ref())) {
+        return Err(CholeskyError::Overflow);
+    }
     Ok(Outcome { log_determinant: log_determinant.value() })
 }

@@ -52,6 +52,9 @@ pub enum CholeskyError {
         /// diagonal element of the factor, its root.
         value: f64,
     },
+    /// An element of the inverse, or a number on the way to it, exceeds the largest of its type. The contents of the matrix
+    /// are lost.
+    Overflow,
 }
 
 impl fmt::Display for CholeskyError {
@@ -62,6 +65,7 @@ impl fmt::Display for CholeskyError {
             Self::NotPositiveDefinite { pivot, value } => {
                 write!(f, "the matrix is not positive definite: pivot {pivot} is {value:e}")
             }
+            Self::Overflow => write!(f, "an element of the inverse exceeds the largest number"),
         }
     }
 }

@@ -17,12 +17,14 @@
 mod lanes;
 
 use crate::error::{ScratchError, ShapeError};
+use crate::finite::AllFinite;
 use crate::kernel::Kernel;
 use crate::lengths::countable;
 use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len};
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use core::fmt;
+use core::ops::Range;
 pub(crate) use lanes::ShiftedTasks;
 use lanes::{FirstBadPivot, Solve, room_len, row_len};
 
@@ -63,7 +65,7 @@ pub enum Operand {
     RightHandSides,
 }
 
-/// Why a shifted solve failed. The right-hand sides are untouched.
+/// Why a shifted solve failed. The right-hand sides are untouched by all but [`Overflow`](Self::Overflow).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum ShiftedError {
@@ -89,7 +91,8 @@ pub enum ShiftedError {
         /// That pivot: the diagonal element left when all rows of `d_j T + λ I` before it have been eliminated.
         value: f64,
     },
-    /// Numbers beyond the largest of their type, from finite operands.
+    /// Numbers beyond the largest of their type, from finite operands. Where they first appear in the solutions, the
+    /// right-hand sides are lost: they hold these, with infinities or NaN.
     Overflow {
         /// The first column with such a number.
         column: usize,
@@ -169,7 +172,7 @@ pub const fn solve_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
 /// `shifts.lambda`: that of `d_j` times an eigenvalue of `A`.
 ///
 /// # Errors
-/// [`ShiftedError`], with `b` untouched whatever it is. A pivot that is not positive means that `d_j A + λ I` is not
+/// [`ShiftedError`], with `b` untouched unless it is [`ShiftedError::Overflow`]. A pivot that is not positive means that `d_j A + λ I` is not
 /// positive definite in working precision: a negative `d_j`, no damping on a singular matrix, or a damping that
 /// drowns in the rounding of `d_j A`.
 ///
@@ -205,6 +208,11 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     }
     let rotated = MatRef::with_strides(x, [n, columns], [width, 1])?;
     gemm(kernel, b.reborrow(), replace, a.q, rotated, pack)?;
+    if !kernel.run(AllFinite(b.as_ref())) {
+        return Err(ShiftedError::Overflow {
+            column: first_not_finite(b.as_ref(), 0..columns).map_or(0, |[_, j]| j),
+        });
+    }
     Ok(())
 }
 
@@ -227,6 +235,12 @@ fn check_shifted<T: Scalar>(a: &Tridiagonal<'_, T>, shifts: &Shifts<'_, T>) -> R
     shifts.d.iter().position(beyond).map_or(Ok(()), |column| Err(ShiftedError::Overflow { column }))
 }
 
+/// Row and column of the first element that is not finite, column by column.
+fn first_not_finite<T: Scalar>(x: MatRef<'_, T>, cols: Range<usize>) -> Option<[usize; 2]> {
+    let mut elements = cols.flat_map(|col| (0..x.rows()).map(move |row| [row, col]));
+    elements.find(|&[row, col]| !x.at(row, col).is_finite())
+}
+
 /// Why the solution of a column is not finite, or a pivot of its matrix not positive.
 #[cold]
 fn cause<T: Scalar, K: Kernel<T>>(
@@ -236,10 +250,8 @@ fn cause<T: Scalar, K: Kernel<T>>(
     b: &MatMut<'_, T>,
     column: usize,
 ) -> ShiftedError {
-    let not_finite = |x: MatRef<'_, T>, operand, cols: core::ops::Range<usize>| {
-        let mut elements = cols.flat_map(|col| (0..x.rows()).map(move |row| (row, col)));
-        let found = elements.find(|&(row, col)| !x.at(row, col).is_finite());
-        found.map(|(row, col)| ShiftedError::NotFinite { operand, row, col })
+    let not_finite = |x, operand, cols| {
+        first_not_finite(x, cols).map(|[row, col]| ShiftedError::NotFinite { operand, row, col })
     };
     let bad_pivot = || {
         let (pivot, value) =

@@ -309,6 +309,7 @@ fn lost<T: Scalar>(error: CholeskyError, squares: &[T]) -> EighError {
             let relative = value / squares[pivot].to_f64();
             EighError::SubspaceLost { pivot: if relative.is_finite() { relative } else { f64::NAN } }
         }
+        CholeskyError::Overflow => EighError::SubspaceLost { pivot: f64::NAN },
     }
 }
 
