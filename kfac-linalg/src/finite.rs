@@ -23,21 +23,25 @@ impl<T: Scalar> Task<T> for AllFinite<'_, T> {
         }
         // Lines of neighbours, where there are any.
         let lines = if self.0.row(0).is_some() { self.0 } else { self.0.transposed() };
-        let (mut zeros, mut finite) = ([simd.zero(); 2], true);
+        let (mut zeros, mut finite) = ([simd.zero(); 4], true);
         for i in 0..lines.rows() {
             let Some(line) = lines.row(i) else {
                 finite &= (0..lines.cols()).all(|j| lines.at(i, j).is_finite());
                 continue;
             };
-            // Infinity and NaN times zero is NaN, and stays. Two sums, since one would wait for itself.
-            for pair in line.chunks(2 * S::LANES) {
-                for (x, zeros) in pair.chunks(S::LANES).zip(&mut zeros) {
-                    let x = if x.len() == S::LANES { simd.load(x) } else { simd.load_some(x) };
-                    *zeros = simd.mul_add(x, simd.zero(), *zeros);
+            // Infinity and NaN times zero is NaN, and stays. Four sums, since one would wait for itself.
+            let (whole, rest) = line.split_at(line.len() / (4 * S::LANES) * (4 * S::LANES));
+            for four in whole.chunks_exact(4 * S::LANES) {
+                for (x, zeros) in four.chunks_exact(S::LANES).zip(&mut zeros) {
+                    *zeros = simd.mul_add(simd.load(x), simd.zero(), *zeros);
                 }
             }
+            for (x, zeros) in rest.chunks(S::LANES).zip(&mut zeros) {
+                let x = if x.len() == S::LANES { simd.load(x) } else { simd.load_some(x) };
+                *zeros = simd.mul_add(x, simd.zero(), *zeros);
+            }
         }
-        finite && simd.sum(simd.add(zeros[0], zeros[1])) == T::ZERO
+        finite && zeros.iter().all(|&zeros| simd.sum(zeros) == T::ZERO)
     }
 }
 
