@@ -44,16 +44,18 @@ pub fn sum_terms<T: Scalar, const SLICES: usize>(
     for (sum, index) in sums.iter_mut().zip(rests..len) {
         *sum += term(slices.map(|slice| slice[index]));
     }
-    Ok(join(sums, |a, b| a + b))
+    Ok(join(&mut sums, |a, b| a + b))
 }
 
-/// The sum of all partial sums, in halves.
+/// The sum of all partial sums, in halves. So many of them are a power of two.
 #[inline(always)]
-pub(super) fn join<V: Copy>(mut sums: [V; PARTIAL_SUMS], add: impl Fn(V, V) -> V) -> V {
-    for half in [8, 4, 2, 1] {
+pub(super) fn join<V: Copy>(sums: &mut [V], add: impl Fn(V, V) -> V) -> V {
+    let mut half = sums.len() / 2;
+    while half > 0 {
         for lane in 0..half {
             sums[lane] = add(sums[lane], sums[lane + half]);
         }
+        half /= 2;
     }
     sums[0]
 }

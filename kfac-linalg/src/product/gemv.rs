@@ -8,6 +8,7 @@ use crate::error::ShapeError;
 use crate::kernel::Kernel;
 use crate::scalar::Scalar;
 use crate::view::MatRef;
+use core::array;
 
 compiled_here! {
     /// Products with a vector.
@@ -74,8 +75,9 @@ fn without_terms<T: Scalar>(y: &mut [T], accumulate: Accumulate<T>) {
     }
 }
 
-/// Elements of `y` whose sums are under way at a time, on the stack: 2 KiB of `f32`, 256 bytes on small machines.
-const ROWS: usize = if cfg!(target_pointer_width = "64") { 512 } else { 64 };
+/// Bytes of a column that are read at a time, and of sums under way, on the stack: a page, to whose end the processor
+/// reads ahead; less on small machines.
+const COLUMN_BYTES: usize = if cfg!(target_pointer_width = "64") { 4096 } else { 256 };
 
 /// Columns that are read at a time.
 const COLS: usize = 4;
@@ -92,6 +94,17 @@ impl<T: Scalar> Task<T> for Gemv<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, simd: S) {
+        match T::BYTES {
+            4 => self.in_pieces::<S, { COLUMN_BYTES / 4 }>(simd),
+            _ => self.in_pieces::<S, { COLUMN_BYTES / 8 }>(simd),
+        }
+    }
+}
+
+impl<T: Scalar> Gemv<'_, T> {
+    /// So many elements of `y` at a time.
+    #[inline(always)]
+    fn in_pieces<S: Simd<Element = T>, const ROWS: usize>(self, simd: S) {
         let Self { y, store, a, x } = self;
         let (data, row_stride, col_stride) = (a.data(), a.row_stride(), a.col_stride());
         let (chain, mut room) = (chain_len(x.len()), [T::ZERO; ROWS]);
@@ -129,9 +142,8 @@ fn columns<S: Simd<Element: Scalar>>(
     let column = |j: usize| &a[j * stride..][..rows];
     let (several, rest) = x.as_chunks::<COLS>();
     for (index, x) in several.iter().enumerate() {
-        let columns: [&[S::Element]; COLS] =
-            [column(4 * index), column(4 * index + 1), column(4 * index + 2), column(4 * index + 3)];
-        let x = [simd.splat(x[0]), simd.splat(x[1]), simd.splat(x[2]), simd.splat(x[3])];
+        let columns: [&[S::Element]; COLS] = array::from_fn(|c| column(COLS * index + c));
+        let x = x.map(|x| simd.splat(x));
         let mut registers = columns.map(|column| column[..whole].chunks_exact(S::LANES));
         for to in sums[..whole].chunks_exact_mut(S::LANES) {
             let mut sum = simd.load(to);
@@ -262,9 +274,6 @@ fn finish<S: Simd<Element: Scalar>>(
     }
 }
 
-/// Rows that are read at a time. Four or eight are slower: rows that lie a power of two apart get in each other's way.
-const DOTS: usize = 2;
-
 pub struct Dots<'a, T> {
     y: &'a mut [T],
     store: Accumulate<T>,
@@ -277,67 +286,65 @@ impl<T: Scalar> Task<T> for Dots<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, simd: S) {
-        // Registers of sixteen partial sums.
+        // Registers of sixteen partial sums, and rows that are read at a time: chains that hide each other's latency.
+        // More rows are slower: rows that lie a power of two apart get in each other's way.
         match PARTIAL_SUMS / S::LANES {
-            1 => self.sums::<S, 1>(simd),
-            2 => self.sums::<S, 2>(simd),
-            4 => self.sums::<S, 4>(simd),
-            _ => self.sums::<S, 8>(simd),
+            1 => self.sums::<S, 1, 4>(simd),
+            2 => self.sums::<S, 2, 2>(simd),
+            4 => self.sums::<S, 4, 2>(simd),
+            _ => self.sums::<S, 8, 2>(simd),
         }
     }
 }
 
 impl<T: Scalar> Dots<'_, T> {
     #[inline(always)]
-    fn sums<S: Simd<Element = T>, const V: usize>(self, simd: S) {
+    fn sums<S: Simd<Element = T>, const V: usize, const R: usize>(self, simd: S) {
         let Self { y, store, a, x } = self;
         let (data, row_stride, col_stride) = (a.data(), a.row_stride(), a.col_stride());
         for (group, y) in y.chunks_mut(S::LANES).enumerate() {
             let top = group * S::LANES;
             let sums = if col_stride == 1 {
                 let from = &data[top * row_stride..];
-                row_sums::<S, V>(simd, from, y.len(), row_stride, x)
+                row_sums::<S, V, R>(simd, from, y.len(), row_stride, x)
             } else {
                 let from = |j: usize| &data[top * row_stride + j * col_stride..];
                 let column = |j: usize| some_rows(simd, from(j), y.len(), row_stride);
-                column_sums(simd, column, x)
+                join(&mut column_sums(simd, column, x), |a, b| simd.add(a, b))
             };
             let mut lanes = [T::ZERO; MOST_LANES];
-            simd.store(&mut lanes, join(sums, |a, b| simd.add(a, b)));
+            simd.store(&mut lanes, sums);
             finish(simd, y, store, &lanes);
         }
     }
 }
 
-/// Sixteen partial sums of up to a register of rows, contiguous rows. Lanes are rows.
+/// Sums of up to a register of rows, contiguous rows. Lanes are rows.
 #[inline(always)]
-fn row_sums<S: Simd<Element: Scalar>, const V: usize>(
+fn row_sums<S: Simd<Element: Scalar>, const V: usize, const R: usize>(
     simd: S,
     a: &[S::Element],
     rows: usize,
     stride: usize,
     x: &[S::Element],
-) -> [S::Vector; PARTIAL_SUMS] {
+) -> S::Vector {
     let mut sums = [[simd.zero(); V]; MOST_LANES];
     let row = |i: usize| &a[i * stride..][..x.len()];
-    let (several, rest) = sums[..rows].as_chunks_mut::<DOTS>();
+    let (several, rest) = sums[..rows].as_chunks_mut::<R>();
     for (index, sums) in several.iter_mut().enumerate() {
-        let first = index * DOTS;
-        *sums = dots(simd, [row(first), row(first + 1)], x);
+        let first = index * R;
+        *sums = dots(simd, array::from_fn::<_, R, _>(|i| row(first + i)), x);
     }
     for (i, sums) in rest.iter_mut().enumerate() {
-        [*sums] = dots(simd, [row(several.len() * DOTS + i)], x);
+        [*sums] = dots(simd, [row(several.len() * R + i)], x);
     }
-    // Register v of each row becomes the partial sums from v LANES on.
-    let mut joined = [simd.zero(); PARTIAL_SUMS];
-    for (v, joined) in joined.chunks_exact_mut(S::LANES).enumerate() {
-        let mut square = [simd.zero(); MOST_LANES];
-        for (square, sums) in square.iter_mut().zip(&sums) {
-            *square = sums[v];
-        }
-        joined.copy_from_slice(&transposed(simd, square)[..S::LANES]);
+    // Partial sums that are registers apart are joined before the square is transposed, the others after it.
+    let add = |a, b| simd.add(a, b);
+    let mut square = [simd.zero(); MOST_LANES];
+    for (row, sums) in square.iter_mut().zip(&mut sums) {
+        *row = join(sums, add);
     }
-    joined
+    join(&mut transposed(simd, square)[..S::LANES], add)
 }
 
 /// Sixteen partial sums of a few rows. Lanes are partial sums.
@@ -350,10 +357,11 @@ fn dots<S: Simd, const V: usize, const R: usize>(
     let (mut sums, (whole, rest)) = ([[simd.zero(); V]; R], x.as_chunks::<PARTIAL_SUMS>());
     let chunks = rows.map(|row| row.as_chunks::<PARTIAL_SUMS>());
     for (index, x) in whole.iter().enumerate() {
-        for (sums, (a, _)) in sums.iter_mut().zip(&chunks) {
-            let (a, x) = (a[index].chunks_exact(S::LANES), x.chunks_exact(S::LANES));
-            for ((sum, a), x) in sums.iter_mut().zip(a).zip(x) {
-                *sum = simd.mul_add(simd.load(a), simd.load(x), *sum);
+        for v in 0..V {
+            let x = simd.load(&x[v * S::LANES..]);
+            for r in 0..R {
+                let (a, _) = chunks[r];
+                sums[r][v] = simd.mul_add(simd.load(&a[index][v * S::LANES..]), x, sums[r][v]);
             }
         }
     }

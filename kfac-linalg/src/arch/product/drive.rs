@@ -6,7 +6,7 @@
 
 use super::blocks::{LINE, PACKS, Pieces, block_len, group_len, rows_len, rows_room, scratch_len};
 use super::packing::{PackColumns, PackRows, Panels};
-use super::tile::{Block, Tile, tallest, tile};
+use super::tile::{Block, Tile, highest, tile};
 use super::{Source, Target, Wanted};
 use crate::arch::simd::{Simd, Task};
 use crate::product::Accumulate;
@@ -136,7 +136,6 @@ impl<T: Scalar> Frame<T> {
         scratch: &mut [T],
     ) {
         let [m, n, k] = self.shape;
-        let highest = if n == 1 { tallest::<S>() } else { S::TILE[0] };
         let packs_a = PACKS && self.packs_rows(packing);
         let packs_b = PACKS && self.packs_columns(packing);
         let chain = block_len(k);
@@ -146,7 +145,7 @@ impl<T: Scalar> Frame<T> {
         }
         // Where columns are not packed, one group takes all of them.
         let most_cols = if packs_b { group_len::<T>() } else { n };
-        let most_rows = if packs_a { rows_len::<T>(m, highest * S::LANES) } else { m };
+        let most_rows = if packs_a { rows_len::<T>(m, highest::<S>(n) * S::LANES) } else { m };
         let room_b = rooms.wrapping_add(chain * rows_room::<T>(m));
 
         let mut first = 0;
@@ -155,7 +154,7 @@ impl<T: Scalar> Frame<T> {
             let mut top = 0;
             while top < m {
                 let rows = most_rows.min(m - top);
-                let panels = Panels::new::<S>(rows, highest);
+                let panels = Panels::new::<S>(rows, n);
                 // SAFETY: these rows and terms exist.
                 let mut a = unsafe { Source { ptr: self.a.at(top, first), ..self.a } };
                 if packs_a {
@@ -178,7 +177,7 @@ impl<T: Scalar> Frame<T> {
                     }
                     let (block, packed) =
                         (Block { c: self.c, store, wanted: self.wanted, depth }, [packs_a, packs_b]);
-                    simd.vectorize(Sweep { block, a, b, packed, top, panels, left, strips });
+                    Sweep { block, a, b, packed, top, panels, left, strips }.run(simd);
                     left += cols;
                 }
                 top += rows;
@@ -265,11 +264,8 @@ impl<T: Scalar> Sweep<T> {
             Source { ptr: self.a.ptr.wrapping_add((first + skipped) * self.a.row), ..self.a }
         }
     }
-}
 
-impl<T: Scalar> Task<T> for Sweep<T> {
-    type Output = ();
-
+    /// Forms them, panel by panel down each strip.
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, simd: S) {
         for strip in 0..self.strips.count {
@@ -278,7 +274,7 @@ impl<T: Scalar> Task<T> for Sweep<T> {
             let cols = self.left + cols.start..self.left + cols.end;
             for (panel, width) in self.panels.iter() {
                 let rows = self.top + panel.start..self.top + panel.end;
-                // What of the panel is wanted in some column of the strip, in whole registers.
+                // What of the panel is wanted in some column of the strip, in whole registers, or one half.
                 let start = self.block.wanted.rows(&rows, cols.start).start;
                 let end = self.block.wanted.rows(&rows, cols.end - 1).end;
                 if start >= end {
@@ -291,7 +287,7 @@ impl<T: Scalar> Task<T> for Sweep<T> {
                 let wanted = Tile {
                     a,
                     b,
-                    three: 3 * b.col,
+                    three: b.col.wrapping_mul(3),
                     rows: rows.start + start..rows.start + end,
                     cols: cols.clone(),
                 };

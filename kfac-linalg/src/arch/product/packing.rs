@@ -2,8 +2,12 @@
 
 use super::Source;
 use super::blocks::Pieces;
+use super::tile::highest;
 use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
 use core::ops::Range;
+
+/// Columns from which on half a register of rows is a panel of its own: fewer chains wait for each other.
+const HALVES_FROM: usize = 4;
 
 /// How rows are cut into panels of a few registers, evenly.
 #[derive(Clone, Copy)]
@@ -16,12 +20,12 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// `rows`, in panels of at most `highest` registers.
+    /// `rows` of a result with so many columns, in panels as high as its tiles may be.
     #[inline(always)]
-    pub(super) fn new<S: Simd>(rows: usize, highest: usize) -> Self {
+    pub(super) fn new<S: Simd>(rows: usize, cols: usize) -> Self {
         let (whole, rest) = (rows / S::LANES, rows % S::LANES);
-        let half = 0 < rest && rest <= S::Half::LANES && S::Half::LANES < S::LANES;
-        let registers = Pieces::new(whole + usize::from(rest > 0 && !half), highest);
+        let half = (1..=S::Half::LANES).contains(&rest) && S::Half::LANES < S::LANES && cols >= HALVES_FROM;
+        let registers = Pieces::new(whole + usize::from(rest > 0 && !half), highest::<S>(cols));
         Self { rows, lanes: S::LANES, registers, half }
     }
 

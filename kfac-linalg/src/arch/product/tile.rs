@@ -106,7 +106,7 @@ impl<S: Simd, const V: usize> Column<S, V> for Apart {
 ///
 /// # Safety
 /// The rows and columns of the tile exist in `A`, `B` and `C` for all terms of the block, and nobody else has them in
-/// use; there are at most `S::TILE` registers of rows and columns, or one column of [`tallest`] registers.
+/// use; there are at most `S::TILE` registers of rows and columns, or [`highest`] of one column.
 #[inline(always)]
 pub(super) unsafe fn tile<S: Simd>(simd: S, block: &Block<S::Element>, tile: &Tile<S::Element>) {
     let registers = tile.rows.len().div_ceil(S::LANES);
@@ -124,9 +124,9 @@ pub(super) unsafe fn tile<S: Simd>(simd: S, block: &Block<S::Element>, tile: &Ti
     }
 }
 
-/// Registers of the highest tile of one column.
-pub(super) const fn tallest<S: Simd>() -> usize {
-    if S::TILE[0] == 1 { 1 } else { TALL }
+/// Registers of the highest tile, where the result has so many columns.
+pub(super) const fn highest<S: Simd>(cols: usize) -> usize {
+    if cols == 1 && S::TILE[0] > 1 { TALL } else { S::TILE[0] }
 }
 
 /// # Safety
@@ -229,7 +229,7 @@ unsafe fn sum<S: Simd, const V: usize, const N: usize>(
 ) -> [[S::Vector; V]; N] {
     let mut sums = [[simd.zero(); V]; N];
     let (mut a, stride) = (tile.a.ptr, tile.b.col);
-    let mut b = [0, 1, 2].map(|third| tile.b.ptr.wrapping_add(third * tile.three));
+    let mut b = [0, 1, 2].map(|third: usize| tile.b.ptr.wrapping_add(third.wrapping_mul(tile.three)));
     for _ in 0..depth {
         // SAFETY: this term exists in the rows of `A` and the columns of `B`.
         unsafe {
