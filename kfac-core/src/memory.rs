@@ -101,19 +101,12 @@ pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shap
 
 /// Rows of both sides, as they come and in the eigenbases, one gradient, and the products of them.
 const fn rotated_cases_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
-    let (m, n, rows) = (shape.outputs(), shape.inputs(), case_panel_rows::<T, K>());
+    let (m, n, rows) = (shape.outputs(), shape.inputs(), K::PANEL_ROWS);
     let products =
         max(product::gemm_scratch_len::<T>(rows, n, n), product::gemm_scratch_len::<T>(rows, m, m));
     let products = max(products, product::gemm_scratch_len::<T>(m, n, rows));
     let panels = m.saturating_add(n).saturating_mul(2 * rows);
     panels.saturating_add(shape.weights()).saturating_add(products)
-}
-
-/// Rows that are rotated into the eigenbases at once.
-///
-/// Frozen for the reproducible kernel: how many gradients enter one sum decides its bits.
-pub(crate) const fn case_panel_rows<T: Scalar, K: Kernel<T>>() -> usize {
-    K::PANEL_ROWS
 }
 
 /// One panel of rows of `width` numbers, and what adding its second moment takes.

@@ -104,8 +104,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         Ok(self)
     }
 
-    /// Sets the damping `λ`, in units of an eigenvalue of `A (x) G`. `Factored` takes it up at its next refresh,
-    /// `Eigenbasis` at once.
+    /// Sets the damping `λ`, in units of an eigenvalue of `A (x) G`. Taken up at once or at the next
+    /// refresh, as [`Map::DAMPING`] says of the map.
     ///
     /// # Errors
     /// [`SettingError`] unless it is finite and positive.

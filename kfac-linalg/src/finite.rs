@@ -37,8 +37,7 @@ impl<T: Scalar> Task<T> for AllFinite<'_, T> {
                 }
             }
             for (x, zeros) in rest.chunks(S::LANES).zip(&mut zeros) {
-                let x = if x.len() == S::LANES { simd.load(x) } else { simd.load_some(x) };
-                *zeros = simd.mul_add(x, simd.zero(), *zeros);
+                *zeros = simd.mul_add(simd.load_chunk(x), simd.zero(), *zeros);
             }
         }
         finite && zeros.iter().all(|&zeros| simd.sum(zeros) == T::ZERO)

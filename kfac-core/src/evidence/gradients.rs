@@ -61,8 +61,6 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
 
     /// Adds row `index`, in the scale of the statistic.
     pub fn add_row(&self, index: usize, out: &mut [T]) {
-        for (column, value) in out.iter_mut().enumerate() {
-            *value += self.factor * self.rows.at(index, column);
-        }
+        super::rows::add_matrix_row(self.factor, self.rows, index, out);
     }
 }

@@ -26,7 +26,7 @@ impl<T: Scalar> Inputs<T> for Rows<'_, T> {
     }
 
     fn add_row(&self, case: usize, _position: usize, out: &mut [T]) {
-        add_matrix_row(self.0, case, out);
+        add_matrix_row(T::ONE, self.0, case, out);
     }
 }
 
@@ -42,9 +42,9 @@ pub(super) fn write_matrix_row<T: Scalar>(matrix: MatRef<'_, T>, index: usize, o
     }
 }
 
-/// Adds row `index` of `matrix` to `out`, whatever the strides.
-pub(super) fn add_matrix_row<T: Scalar>(matrix: MatRef<'_, T>, index: usize, out: &mut [T]) {
+/// Adds `scale` times row `index` of `matrix` to `out`, whatever the strides.
+pub(super) fn add_matrix_row<T: Scalar>(scale: T, matrix: MatRef<'_, T>, index: usize, out: &mut [T]) {
     for (column, value) in out.iter_mut().enumerate() {
-        *value += matrix.at(index, column);
+        *value += scale * matrix.at(index, column);
     }
 }

@@ -63,6 +63,6 @@ impl<T: Scalar> Inputs<T> for Sequence<'_, T> {
     }
 
     fn add_row(&self, case: usize, position: usize, out: &mut [T]) {
-        add_matrix_row(self.rows, case * self.steps + position, out);
+        add_matrix_row(T::ONE, self.rows, case * self.steps + position, out);
     }
 }

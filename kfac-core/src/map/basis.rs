@@ -1,9 +1,9 @@
 //! The eigenbasis of one factor, which several maps keep.
 
-use super::{MapError, Refreshed, Routine, Workspace, take};
+use super::{Cost, MapError, RefreshUnit, Refreshed, Routine, Workspace, take};
 use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
-use kfac_linalg::eigh::Eigensolver;
+use kfac_linalg::eigh::{Eigensolver, Method};
 use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 
@@ -11,6 +11,11 @@ use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 /// to be good.
 pub(super) const DECOMPOSITION: Workspace =
     Workspace { both_squares: 0, largest_squares: 2, vectors: 1, per_weight: 0, routine: Routine::None };
+
+/// What a schedule counts on for [`decompose`] by this solver, on either side.
+pub(super) const fn decomposition_cost(method: Method, sweeps: u32) -> Cost {
+    Cost { unit: RefreshUnit::Side, cubic: [method.flops(1, sweeps); 2] }
+}
 
 /// Eigenvectors into the first square of `arrays` and eigenvalues, not below 0, into its first vector; a warm start from
 /// what was there, if the solver has use for it. On failure nothing is written.

@@ -1,4 +1,4 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, in_eigenbases};
+use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
 use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
 };
@@ -40,8 +40,7 @@ impl Eigenbasis<Jacobi> {
 
     /// The cost of one refresh, for [`Schedule::worst_step_flops`](crate::schedule::Schedule::worst_step_flops).
     pub const fn refresh_cost(self) -> Cost {
-        let flops = Method::Jacobi.flops(1, self.solver.budget.sweeps as u32);
-        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
+        decomposition_cost(Method::Jacobi, self.solver.budget.sweeps as u32)
     }
 }
 
@@ -58,8 +57,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
     const APPLY: Workspace = ROTATION;
 
     fn cost(&self) -> Cost {
-        let flops = S::METHOD.flops(1, self.solver.planned_sweeps(1));
-        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
+        decomposition_cost(S::METHOD, self.solver.planned_sweeps(1))
     }
 
     fn refresh<K: Kernel<T>>(

@@ -1,9 +1,9 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, in_eigenbases};
+use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
 use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, Workspace, take,
 };
 use crate::evidence::{Evidence, Inputs};
-use crate::memory::{LayerState, Layout, case_panel_rows};
+use crate::memory::{LayerState, Layout};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
 use kfac_linalg::product::{Accumulate, ProductError, gemm};
@@ -55,8 +55,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
     const PER_CASE: PerCase = PerCase::RotatedSquares;
 
     fn cost(&self) -> Cost {
-        let flops = S::METHOD.flops(1, self.solver.planned_sweeps(1));
-        Cost { unit: RefreshUnit::Side, cubic: [flops; 2] }
+        decomposition_cost(S::METHOD, self.solver.planned_sweeps(1))
     }
 
     fn refresh<K: Kernel<T>>(
@@ -141,7 +140,7 @@ struct Panel<'a, T, K> {
 impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
     fn new(kernel: K, bases: [MatRef<'a, T>; 2], mut scratch: &'a mut [T]) -> Result<Self, ProductError> {
         let [n, m] = bases.map(|basis| basis.rows());
-        let rows = case_panel_rows::<T, K>();
+        let rows = K::PANEL_ROWS;
         let mut rows_of = |width: usize| take(&mut scratch, rows * width);
         let (raw, rotated) = ([rows_of(n)?, rows_of(m)?], [rows_of(n)?, rows_of(m)?]);
         let gradient = take(&mut scratch, m * n)?;
@@ -149,7 +148,7 @@ impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
     }
 
     fn is_full(&self) -> bool {
-        self.gathered == case_panel_rows::<T, K>()
+        self.gathered == K::PANEL_ROWS
     }
 
     fn push<I: Inputs<T> + ?Sized>(&mut self, evidence: &Evidence<'_, T, I>, place: (usize, usize)) {
@@ -160,17 +159,15 @@ impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
         self.gathered += 1;
     }
 
-    /// Rotates the gathered rows, and empties the panel.
-    fn rotate(&mut self) -> Result<[&mut [T]; 2], ProductError> {
+    /// Rotates the gathered rows, says how many there were, and empties the panel.
+    fn rotate(&mut self) -> Result<usize, ProductError> {
         let (rows, one) = (core::mem::take(&mut self.gathered), Accumulate::Replace(T::ONE));
         for ((raw, rotated), basis) in self.raw.iter().zip(&mut self.rotated).zip(self.bases) {
             let width = basis.rows();
             let (from, to) = (MatRef::row_major(raw, rows, width)?, MatMut::row_major(rotated, rows, width)?);
             gemm(self.kernel, to, one, from, basis, self.scratch)?;
         }
-        let [n, m] = self.bases.map(|basis| basis.rows());
-        let [inputs, gradients] = &mut self.rotated;
-        Ok([&mut inputs[..rows * n], &mut gradients[..rows * m]])
+        Ok(rows)
     }
 
     /// With one position a case the square of its gradient is the product of squares: `(g āᵀ)² = g² (ā²)ᵀ`.
@@ -190,15 +187,13 @@ impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
     }
 
     fn flush_squares(&mut self, per_case: T, sums: &mut [T]) -> Result<(), ProductError> {
-        let ([n, m], rows) = (self.bases.map(|basis| basis.rows()), self.gathered);
-        for x in self.rotate()?.into_iter().flatten() {
+        let rows = self.rotate()?;
+        let [inputs, gradients] = &mut self.rotated;
+        let [n, m] = self.bases.map(|basis| basis.rows());
+        for x in inputs[..rows * n].iter_mut().chain(&mut gradients[..rows * m]) {
             *x *= *x;
         }
-        let [inputs, gradients] = &self.rotated;
-        let (inputs, gradients) =
-            (MatRef::row_major(inputs, rows, n)?, MatRef::row_major(gradients, rows, m)?);
-        let sums = MatMut::row_major(sums, m, n)?;
-        gemm(self.kernel, sums, Accumulate::Add(per_case), gradients.transposed(), inputs, self.scratch)
+        self.add_products(rows, Accumulate::Add(per_case), sums)
     }
 
     /// With several, the gradient of a case is formed before it is squared.
@@ -208,16 +203,17 @@ impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
         per_case: T,
         sums: &mut [T],
     ) -> Result<(), ProductError> {
-        self.gradient.fill(T::ZERO);
+        let gradient = core::mem::take(&mut self.gradient);
+        gradient.fill(T::ZERO);
         let mut places = evidence.positions().peekable();
         while let Some(place) = places.next() {
             self.push(evidence, place);
             let ends = places.peek().is_none_or(|next| next.0 != place.0);
             if ends || self.is_full() {
-                self.flush_gradient()?;
+                self.flush_gradient(gradient)?;
             }
             if ends {
-                for (sum, x) in sums.iter_mut().zip(&mut *self.gradient) {
+                for (sum, x) in sums.iter_mut().zip(&mut *gradient) {
                     *sum += per_case * (*x * *x);
                     *x = T::ZERO;
                 }
@@ -226,13 +222,17 @@ impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
         Ok(())
     }
 
-    fn flush_gradient(&mut self) -> Result<(), ProductError> {
-        let ([n, m], rows) = (self.bases.map(|basis| basis.rows()), self.gathered);
-        self.rotate()?;
+    fn flush_gradient(&mut self, gradient: &mut [T]) -> Result<(), ProductError> {
+        let rows = self.rotate()?;
+        self.add_products(rows, Accumulate::Add(T::ONE), gradient)
+    }
+
+    /// The products `g āᵀ` of the rotated rows, added up.
+    fn add_products(&mut self, rows: usize, add: Accumulate<T>, sum: &mut [T]) -> Result<(), ProductError> {
+        let [n, m] = self.bases.map(|basis| basis.rows());
         let [inputs, gradients] = &self.rotated;
         let (inputs, gradients) =
             (MatRef::row_major(inputs, rows, n)?, MatRef::row_major(gradients, rows, m)?);
-        let sum = MatMut::row_major(self.gradient, m, n)?;
-        gemm(self.kernel, sum, Accumulate::Add(T::ONE), gradients.transposed(), inputs, self.scratch)
+        gemm(self.kernel, MatMut::row_major(sum, m, n)?, add, gradients.transposed(), inputs, self.scratch)
     }
 }

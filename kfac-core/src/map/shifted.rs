@@ -34,9 +34,6 @@ impl Shifted<Qr> {
     }
 }
 
-/// Flops of reduction and `Q` per `n³`, rounded up.
-const REDUCTION: u64 = Method::Qr.flops(1, 0);
-
 impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
     const NAME: &'static str = match S::METHOD {
         Method::Qr => "shifted",
@@ -63,7 +60,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
 
     fn cost(&self) -> Cost {
         let decomposition = S::METHOD.flops(1, self.solver.planned_sweeps(1));
-        Cost { unit: RefreshUnit::Side, cubic: [decomposition, REDUCTION] }
+        Cost { unit: RefreshUnit::Side, cubic: [decomposition, Method::Qr.flops(1, 0)] }
     }
 
     fn refresh<K: Kernel<T>>(
@@ -138,10 +135,6 @@ fn reduce<T: Scalar, K: Kernel<T>>(
     arrays.square.copy_from_slice(basis);
     arrays.diagonal[..n].copy_from_slice(diagonal);
     arrays.diagonal[n..].copy_from_slice(off_diagonal);
-    let n = n as u64;
-    Ok(Refreshed {
-        flops: REDUCTION.saturating_mul(n.saturating_mul(n).saturating_mul(n)),
-        sweeps: 0,
-        zero_trace,
-    })
+    // QR without a sweep.
+    Ok(Refreshed { flops: Method::Qr.flops(n, 0), sweeps: 0, zero_trace })
 }

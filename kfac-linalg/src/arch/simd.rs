@@ -161,6 +161,18 @@ pub trait Simd: Copy + Send + Sync {
         unsafe { self.store_masked(to.as_mut_ptr(), x, self.mask(0..to.len())) }
     }
 
+    /// At most a register of neighbours: [`load_some`](Self::load_some), without the mask where all lanes are there.
+    #[inline(always)]
+    fn load_chunk(self, from: &[Self::Element]) -> Self::Vector {
+        if from.len() == Self::LANES { self.load(from) } else { self.load_some(from) }
+    }
+
+    /// At most a register of neighbours: [`store_some`](Self::store_some), without the mask where all lanes are there.
+    #[inline(always)]
+    fn store_chunk(self, to: &mut [Self::Element], x: Self::Vector) {
+        if to.len() == Self::LANES { self.store(to, x) } else { self.store_some(to, x) }
+    }
+
     /// Writes some lanes to where they belong in a slice whose first number is lane 0.
     ///
     /// # Panics

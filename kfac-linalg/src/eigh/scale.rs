@@ -68,7 +68,7 @@ impl<T: Scalar> Task<T> for Largest<'_, T> {
         for i in 0..self.0.rows() {
             let row = &self.0.row(i)?[..=i];
             for x in row.chunks(S::LANES) {
-                let x = if x.len() == S::LANES { simd.load(x) } else { simd.load_some(x) };
+                let x = simd.load_chunk(x);
                 largest = simd.max(simd.flip_sign(x, x), largest);
                 // Infinity and NaN times zero is NaN, and stays.
                 zeros = simd.mul_add(x, simd.zero(), zeros);

@@ -38,7 +38,7 @@ pub trait Eigensolver: sealed::Sealed + Copy + Send + Sync {
         scratch: &mut [T],
     ) -> Result<Outcome, EighError>;
 
-    /// Decomposes `a`, given the eigenvectors of a matrix nearby in `q`. [`Qr`] has no use for them and starts cold.
+    /// Decomposes `a`, given the eigenvectors of a matrix nearby in `q`: a solver without use for them, as [`Qr`], starts cold.
     ///
     /// # Shapes
     /// As [`cold`](Self::cold).
@@ -52,7 +52,9 @@ pub trait Eigensolver: sealed::Sealed + Copy + Send + Sync {
         q: MatMut<'_, T>,
         d: &mut [T],
         scratch: &mut [T],
-    ) -> Result<Outcome, EighError>;
+    ) -> Result<Outcome, EighError> {
+        self.cold(kernel, a, q, d, scratch)
+    }
 }
 
 /// The method of an [`Eigensolver`].
@@ -152,17 +154,6 @@ impl Eigensolver for Qr {
     }
 
     fn cold<T: Scalar, K: Kernel<T>>(
-        self,
-        kernel: K,
-        a: MatRef<'_, T>,
-        q: MatMut<'_, T>,
-        d: &mut [T],
-        scratch: &mut [T],
-    ) -> Result<Outcome, EighError> {
-        qr::cold(kernel, a, q, d, scratch)
-    }
-
-    fn warm<T: Scalar, K: Kernel<T>>(
         self,
         kernel: K,
         a: MatRef<'_, T>,

@@ -166,7 +166,7 @@ fn columns<S: Simd<Element: Scalar>>(
     for (j, &x) in rest.iter().enumerate() {
         let (x, column) = (simd.splat(x), column(several.len() * COLS + j));
         for (to, a) in sums.chunks_exact_mut(S::LANES).zip(column.chunks(S::LANES)) {
-            let a = if a.len() == S::LANES { simd.load(a) } else { simd.load_some(a) };
+            let a = simd.load_chunk(a);
             simd.store(to, simd.mul_add(a, x, simd.load(to)));
         }
     }
@@ -399,8 +399,7 @@ fn some_rows<S: Simd<Element: Scalar>>(
     stride: usize,
 ) -> S::Vector {
     if stride == 1 {
-        let from = &from[..rows];
-        return if rows == S::LANES { simd.load(from) } else { simd.load_some(from) };
+        return simd.load_chunk(&from[..rows]);
     }
     let mut lanes = [S::Element::ZERO; MOST_LANES];
     for (i, lane) in lanes[..rows].iter_mut().enumerate() {

@@ -25,8 +25,7 @@ pub(crate) fn gather<S: Simd<Element: Scalar>>(
             let start = start(i) / S::LANES * S::LANES;
             let from = data[i * row_stride..][start..cols].chunks(S::LANES);
             for (from, to) in from.zip(to[start..].chunks_exact_mut(S::LANES)) {
-                let x = if from.len() == S::LANES { simd.load(from) } else { simd.load_some(from) };
-                simd.store(to, x);
+                simd.store(to, simd.load_chunk(from));
             }
         }
     } else if row_stride == 1 {
@@ -38,7 +37,7 @@ pub(crate) fn gather<S: Simd<Element: Scalar>>(
                 for (j, x) in square[..S::LANES].iter_mut().enumerate() {
                     if j < lanes {
                         let from = &data[(left + j) * col_stride + top..][..height];
-                        *x = if height == S::LANES { simd.load(from) } else { simd.load_some(from) };
+                        *x = simd.load_chunk(from);
                     }
                 }
                 let square = transposed(simd, square);
@@ -78,12 +77,7 @@ pub(crate) fn scatter<S: Simd<Element: Scalar>>(
             let to = data[i * row_stride..][..cols].chunks_mut(S::LANES);
             for (to, from) in to.zip(from.chunks_exact(S::LANES)) {
                 let x = simd.mul(factor, simd.load(from));
-                if to.len() == S::LANES {
-                    simd.store(to, x);
-                } else {
-                    let lanes = 0..to.len();
-                    simd.store_lanes(to, x, lanes);
-                }
+                simd.store_chunk(to, x);
             }
         }
     } else if row_stride == 1 {
@@ -99,11 +93,7 @@ pub(crate) fn scatter<S: Simd<Element: Scalar>>(
                 let square = transposed(simd, square);
                 for (j, &x) in square[..lanes].iter().enumerate() {
                     let to = &mut data[(left + j) * col_stride + top..][..height];
-                    if height == S::LANES {
-                        simd.store(to, x);
-                    } else {
-                        simd.store_lanes(to, x, 0..height);
-                    }
+                    simd.store_chunk(to, x);
                 }
             }
         }

@@ -11,6 +11,7 @@ use crate::numbers::{Buffer, Number, rounding};
 use crate::ours;
 use crate::peers::{faer, nalgebra, peak};
 use crate::rows::{Family, Subject};
+use kfac_linalg::eigh::{Jacobi, Qr};
 use kfac_linalg::{Fast, MatRef, Reproducible};
 
 /// Jacobi's method is for small matrices.
@@ -32,7 +33,7 @@ pub fn hold<T: Number>(stage: &mut Stage) {
                 stage,
                 subject(Family::EighReproducible),
                 || input(n),
-                |a| vec![ours::qr(Reproducible, a), ours::qr(Fast::detect(), a).named("Fast")],
+                |a| vec![ours::eigh(Reproducible, Qr, a), ours::eigh(Fast::detect(), Qr, a).named("Fast")],
             );
         }
         contest::<T>(
@@ -47,12 +48,12 @@ pub fn hold<T: Number>(stage: &mut Stage) {
 
 /// From nothing.
 fn cold<T: Number>(a: MatRef<'_, T>) -> Vec<Contender<'_>> {
-    let mut contenders = vec![ours::qr(Fast::detect(), a), faer::eigh(a)];
+    let mut contenders = vec![ours::eigh(Fast::detect(), Qr, a), faer::eigh(a)];
     if a.rows() <= LARGEST_FOR_NALGEBRA {
         contenders.push(nalgebra::eigh(a));
     }
     if a.rows() <= LARGEST_FOR_JACOBI {
-        contenders.push(ours::jacobi(a).named("our Jacobi"));
+        contenders.push(ours::eigh(Fast::detect(), Jacobi::default(), a).named("our Jacobi"));
     }
     contenders
 }

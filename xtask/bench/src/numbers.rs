@@ -1,7 +1,7 @@
 //! The two number types, and memory for them.
 
 use crate::peers::peak::MultiplyAdd;
-use kfac_linalg::{MatMut, MatRef, Scalar};
+use kfac_linalg::{AlignedVec, MatMut, MatRef, Scalar};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
@@ -45,22 +45,12 @@ pub fn rounding<T: Number>(terms: usize) -> f64 {
 }
 
 /// Numbers that begin on a cache line, so that no contender is lucky with its memory.
-#[derive(Debug)]
-pub struct Buffer<T> {
-    storage: Vec<T>,
-    start: usize,
-    len: usize,
-}
-
-/// Bytes of a cache line, and of the widest register.
-const LINE: usize = 64;
+pub struct Buffer<T>(AlignedVec<T>);
 
 impl<T: Scalar> Buffer<T> {
     /// Zeros.
     pub fn zeros(len: usize) -> Self {
-        let storage = vec![T::ZERO; len + LINE / T::BYTES];
-        let start = storage.as_ptr().align_offset(LINE);
-        Self { storage, start, len }
+        Self(AlignedVec::zeros(len))
     }
 
     /// The nearest numbers to those given.
@@ -91,13 +81,13 @@ impl<T> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.storage[self.start..][..self.len]
+        &self.0
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.storage[self.start..][..self.len]
+        &mut self.0
     }
 }
 
@@ -110,8 +100,8 @@ mod tests {
         for len in [0, 1, 7, 1000] {
             let (single, double) = (Buffer::<f32>::zeros(len), Buffer::<f64>::zeros(len));
             assert_eq!((single.len(), double.len()), (len, len));
-            assert_eq!(single.as_ptr().align_offset(LINE), 0);
-            assert_eq!(double.as_ptr().align_offset(LINE), 0);
+            assert_eq!(single.as_ptr().align_offset(64), 0);
+            assert_eq!(double.as_ptr().align_offset(64), 0);
         }
     }
 }

@@ -126,18 +126,21 @@ impl<T: Number> Decomposition<T> {
     }
 }
 
-/// Eigenvectors and eigenvalues by Jacobi's method.
-pub fn jacobi<T: Number>(a: MatRef<'_, T>) -> Contender<'_> {
-    let (kernel, n) = (Fast::detect(), a.rows());
-    let state = Decomposition::new(n, jacobi::scratch_len::<T>(n));
+/// Eigenvectors and eigenvalues, from nothing.
+pub fn eigh<'a, T: Number, K: Kernel<T> + 'a, S: Eigensolver + 'a>(
+    kernel: K,
+    solver: S,
+    a: MatRef<'a, T>,
+) -> Contender<'a> {
+    let n = a.rows();
+    let state = Decomposition::new(n, S::METHOD.scratch_len::<T>(n));
     let run = move |Decomposition { q, d, scratch }: &mut Decomposition<T>| {
-        let q = q.matrix_mut(n, n);
-        jacobi::cold(kernel, a, q, d, Budget::FULL, scratch).expect(FITS);
+        solver.cold(kernel, a, q.matrix_mut(n, n), d, scratch).expect(FITS);
     };
     Contender::new(NAME, state, run, Decomposition::result)
 }
 
-/// The same from the eigenvectors of the matrix `before`, which are copied every time.
+/// The same by Jacobi's method, from the eigenvectors of the matrix `before`, which are copied every time.
 pub fn jacobi_warm<'a, T: Number>(a: MatRef<'a, T>, before: MatRef<'_, T>) -> Contender<'a> {
     let (kernel, n) = (Fast::detect(), a.rows());
     let mut state = Decomposition::new(n, jacobi::scratch_len::<T>(n));
@@ -148,16 +151,6 @@ pub fn jacobi_warm<'a, T: Number>(a: MatRef<'a, T>, before: MatRef<'_, T>) -> Co
         q.copy_from_slice(&basis);
         let q = q.matrix_mut(n, n);
         jacobi::warm(kernel, a, q, d, Budget::FULL, scratch).expect(FITS);
-    };
-    Contender::new(NAME, state, run, Decomposition::result)
-}
-
-/// Eigenvectors and eigenvalues by Householder reduction and QR.
-pub fn qr<'a, T: Number, K: Kernel<T> + 'a>(kernel: K, a: MatRef<'a, T>) -> Contender<'a> {
-    let n = a.rows();
-    let state = Decomposition::new(n, qr::scratch_len::<T>(n));
-    let run = move |Decomposition { q, d, scratch }: &mut Decomposition<T>| {
-        qr::cold(kernel, a, q.matrix_mut(n, n), d, scratch).expect(FITS);
     };
     Contender::new(NAME, state, run, Decomposition::result)
 }

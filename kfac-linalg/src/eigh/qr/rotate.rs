@@ -16,6 +16,7 @@
 //! `Q` lies in *strips* of one or two registers of rows, each column by column, so that nothing is far apart.
 
 use crate::arch::simd::{MOST_LANES, Simd, Task, transposed};
+use crate::eigh::order::place;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
 use core::ops::Range;
@@ -310,7 +311,7 @@ pub(super) fn copy_in<S: Simd<Element: Scalar>>(
             let mut square = [simd.zero(); MOST_LANES];
             for (row, x) in (first + top..n).zip(&mut square[..S::LANES]) {
                 *x = match q.row(row) {
-                    Some(row) => load(simd, &row[cols.clone()]),
+                    Some(row) => simd.load_chunk(&row[cols.clone()]),
                     None => gather(simd, cols.clone().map(|j| q.at(row, j))),
                 };
             }
@@ -334,12 +335,12 @@ pub(super) fn copy_out<S: Simd<Element: Scalar>>(
         let strip = &strip[MARGIN * rows..(n + MARGIN) * rows];
         for_each_square::<S>(n, rows, |top, cols| {
             let mut square = [simd.zero(); MOST_LANES];
-            for (index, x) in order[cols.clone()].iter().zip(&mut square[..S::LANES]) {
-                *x = simd.load(&strip[index.to_f64() as usize * rows + top..]);
+            for (&index, x) in order[cols.clone()].iter().zip(&mut square[..S::LANES]) {
+                *x = simd.load(&strip[place(index) * rows + top..]);
             }
             for (row, x) in (first + top..n).zip(&transposed(simd, square)[..S::LANES]) {
                 match q.row_mut(row) {
-                    Some(row) => store(simd, &mut row[cols.clone()], *x),
+                    Some(row) => simd.store_chunk(&mut row[cols.clone()], *x),
                     None => {
                         let mut lanes = [S::Element::ZERO; MOST_LANES];
                         simd.store(&mut lanes, *x);
@@ -359,18 +360,6 @@ fn for_each_square<S: Simd>(n: usize, rows: usize, mut body: impl FnMut(usize, R
             body(top, col..(col + S::LANES).min(n));
         }
     }
-}
-
-/// At most a register of neighbours.
-#[inline(always)]
-fn load<S: Simd>(simd: S, from: &[S::Element]) -> S::Vector {
-    if from.len() == S::LANES { simd.load(from) } else { simd.load_some(from) }
-}
-
-/// At most a register of neighbours.
-#[inline(always)]
-fn store<S: Simd>(simd: S, to: &mut [S::Element], x: S::Vector) {
-    if to.len() == S::LANES { simd.store(to, x) } else { simd.store_some(to, x) }
 }
 
 /// At most a register of numbers.
