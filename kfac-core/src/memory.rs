@@ -121,6 +121,8 @@ pub(crate) const fn apply_scratch_len<T: Scalar, M: Map<T>>(shape: LayerShape) -
     rows.saturating_add(workspace_len::<T>(M::APPLY, shape))
 }
 
+// Inlined where the map is known, so that a program links the lengths of no routine that its map does not call.
+#[inline(always)]
 const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> usize {
     let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
     let square = largest.saturating_mul(largest);
