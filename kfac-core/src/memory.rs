@@ -1,6 +1,6 @@
 //! Where a network's numbers live: one slice, laid out by one table.
 //!
-//! [`Layout`] counts the arrays that a map keeps for each side of a layer. The sizes, the views that the maps
+//! [`Layout`] counts the arrays that a map keeps for a layer and for each of its sides. The sizes, the views that the maps
 //! work on, and the saved state all read this table, so they cannot disagree. All lengths are `const fn` of the
 //! shapes: a `static` can hold the state of a network.
 //!
@@ -39,28 +39,83 @@ use kfac_linalg::{
 /// What a map keeps per layer, as counts of each kind of array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Symmetric matrices per side, packed: `m(m+1)/2` and `n(n+1)/2` numbers. The first holds the statistics.
-    pub packed: usize,
-    /// Full square matrices per side: `m²` and `n²`.
-    pub square: usize,
-    /// Vectors per side: `m` and `n`.
-    pub diagonal: usize,
+    /// At the side of the input factor.
+    pub input: SideLayout,
+    /// At the side of the gradient factor.
+    pub output: SideLayout,
     /// Matrices of the shape of the weights: `m n`.
     pub per_weight: usize,
+    /// Numbers beside all of these, whatever the shape.
+    pub per_layer: usize,
+}
+
+/// What a map keeps for one side of a layer, of size `n` or `m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideLayout {
+    /// The statistic that is gathered there.
+    pub moment: Moment,
+    /// Symmetric matrices beside it, packed: `n(n+1)/2` numbers.
+    pub packed: usize,
+    /// Full square matrices: `n²`.
+    pub square: usize,
+    /// Vectors: `n`.
+    pub diagonal: usize,
+}
+
+/// How much of a second moment is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// All of it, packed.
+    Full,
+    /// Its diagonal.
+    Diagonal,
+    /// Nothing.
+    None,
+}
+
+impl Moment {
+    /// Numbers kept of a moment of size `size`.
+    pub const fn len(self, size: usize) -> usize {
+        match self {
+            Self::Full => packed_len(size),
+            Self::Diagonal => size,
+            Self::None => 0,
+        }
+    }
+}
+
+impl SideLayout {
+    /// The whole second moment, and nothing beside it.
+    pub const MOMENT: Self = Self { moment: Moment::Full, packed: 0, square: 0, diagonal: 0 };
+
+    /// Numbers kept for a side of size `size`.
+    pub const fn len(self, size: usize) -> usize {
+        let square = size.saturating_mul(size).saturating_mul(self.square);
+        let packed = packed_len(size).saturating_mul(self.packed);
+        let moments = self.moment.len(size).saturating_add(packed);
+        moments.saturating_add(square).saturating_add(self.diagonal.saturating_mul(size))
+    }
 }
 
 impl Layout {
-    /// Numbers kept for one side of size `size`.
-    pub const fn side_len(self, size: usize) -> usize {
-        let square = size.saturating_mul(size).saturating_mul(self.square);
-        let packed = packed_len(size).saturating_mul(self.packed);
-        packed.saturating_add(square).saturating_add(self.diagonal.saturating_mul(size))
+    /// The same at both sides, and nothing beside it.
+    pub const fn of_both_sides(side: SideLayout) -> Self {
+        Self { input: side, output: side, per_weight: 0, per_layer: 0 }
+    }
+
+    /// What is kept at `side`.
+    pub const fn side(self, side: Side) -> SideLayout {
+        match side {
+            Side::Input => self.input,
+            Side::Output => self.output,
+        }
     }
 
     /// Numbers kept for one layer.
     pub const fn layer_len(self, shape: LayerShape) -> usize {
-        let sides = self.side_len(shape.inputs()).saturating_add(self.side_len(shape.outputs()));
-        sides.saturating_add(self.per_weight.saturating_mul(shape.weights()))
+        let sides = self.input.len(shape.inputs()).saturating_add(self.output.len(shape.outputs()));
+        let per_weight = self.per_weight.saturating_mul(shape.weights());
+        sides.saturating_add(per_weight).saturating_add(self.per_layer)
     }
 }
 
@@ -92,10 +147,20 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
 
 /// What adding the second moments takes, one side after the other, and then what the map learns of single cases.
 pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
-    let moments = max(panel_len::<T, K>(shape.inputs()), panel_len::<T, K>(shape.outputs()));
+    let inputs = moment_scratch_len::<T, K>(M::LAYOUT.input.moment, shape.inputs());
+    let outputs = moment_scratch_len::<T, K>(M::LAYOUT.output.moment, shape.outputs());
+    let moments = max(inputs, outputs);
     match M::PER_CASE {
         PerCase::Nothing => moments,
         PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
+    }
+}
+
+/// What the check of rows of `width` numbers and the sum of their moments take.
+const fn moment_scratch_len<T: Scalar, K: Kernel<T>>(moment: Moment, width: usize) -> usize {
+    match moment {
+        Moment::Full => panel_len::<T, K>(width),
+        Moment::Diagonal | Moment::None => width,
     }
 }
 
@@ -370,19 +435,33 @@ pub struct LayerState<'s, T> {
     pub output: SideState<'s, T>,
     /// `Layout::per_weight` matrices of `m n` numbers.
     pub per_weight: &'s mut [T],
+    /// `Layout::per_layer` numbers.
+    pub per_layer: &'s mut [T],
 }
 
 impl<'s, T: Scalar> LayerState<'s, T> {
     /// Cuts one layer's numbers, laid out by `layout`, into its arrays.
     pub(crate) fn new(shape: LayerShape, layout: Layout, slot: &LayerSlot, numbers: &'s mut [T]) -> Self {
-        let (input, rest) = numbers.split_at_mut(layout.side_len(shape.inputs()));
-        let (output, per_weight) = rest.split_at_mut(layout.side_len(shape.outputs()));
+        let (input, rest) = numbers.split_at_mut(layout.input.len(shape.inputs()));
+        let (output, rest) = rest.split_at_mut(layout.output.len(shape.outputs()));
+        let (per_weight, per_layer) = rest.split_at_mut(layout.per_weight * shape.weights());
         let [input_weight, output_weight] = slot.weights;
         Self {
             shape,
-            input: SideState::new(shape.inputs(), layout, input_weight, input),
-            output: SideState::new(shape.outputs(), layout, output_weight, output),
+            input: SideState::new(shape.inputs(), layout.input, input_weight, input),
+            output: SideState::new(shape.outputs(), layout.output, output_weight, output),
             per_weight,
+            per_layer,
+        }
+    }
+
+    /// Multiplies everything that evidence is added to by `keep`.
+    pub(crate) fn decay(&mut self, per_case: PerCase, keep: T) {
+        let sums = [&mut *self.input.sum, &mut *self.output.sum];
+        sums.into_iter().flatten().for_each(|sum| *sum *= keep);
+        match per_case {
+            PerCase::Nothing => (),
+            PerCase::RotatedSquares => self.per_weight.iter_mut().for_each(|sum| *sum *= keep),
         }
     }
 
@@ -401,27 +480,42 @@ pub struct SideState<'s, T> {
     pub size: usize,
     /// Weight of the statistics' sum.
     pub weight: f64,
-    /// The first packed matrix: the weighted sum of the statistics.
+    /// How much of the second moment `sum` holds.
+    pub moment: Moment,
+    /// The weighted sum of the statistics.
     pub sum: &'s mut [T],
-    /// The other packed matrices.
+    /// `SideLayout::packed` matrices.
     pub packed: &'s mut [T],
-    /// `Layout::square` matrices.
+    /// `SideLayout::square` matrices.
     pub square: &'s mut [T],
-    /// `Layout::diagonal` vectors.
+    /// `SideLayout::diagonal` vectors.
     pub diagonal: &'s mut [T],
 }
 
 impl<'s, T: Scalar> SideState<'s, T> {
-    fn new(size: usize, layout: Layout, weight: f64, numbers: &'s mut [T]) -> Self {
-        let (packed, rest) = numbers.split_at_mut(layout.packed * packed_len(size));
-        let (sum, packed) = packed.split_at_mut(packed_len(size).min(packed.len()));
-        let (square, diagonal) = rest.split_at_mut(layout.square * size * size);
-        Self { size, weight, sum, packed, square, diagonal }
+    fn new(size: usize, layout: SideLayout, weight: f64, numbers: &'s mut [T]) -> Self {
+        let SideLayout { moment, packed, square, .. } = layout;
+        let (sum, rest) = numbers.split_at_mut(moment.len(size));
+        let (packed, rest) = rest.split_at_mut(packed * packed_len(size));
+        let (square, diagonal) = rest.split_at_mut(square * size * size);
+        Self { size, weight, moment, sum, packed, square, diagonal }
     }
 
     /// The factor's trace.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where the whole moment is not kept.
     pub fn trace(&self) -> Result<T, ShapeError> {
         Ok(PackedRef::new(self.sum, self.size)?.trace() * self.normaliser())
+    }
+
+    /// The largest trace that the sum can have had: rounding may leave small negative numbers on its diagonal.
+    pub(crate) fn magnitude(&self) -> T {
+        let add = |total: T, value: T| total + value.abs();
+        match (self.moment, PackedRef::new(self.sum, self.size)) {
+            (Moment::Full, Ok(sum)) => (0..self.size).fold(T::ZERO, |total, i| add(total, sum.at(i, i))),
+            _ => self.sum.iter().fold(T::ZERO, |total, &value| add(total, value)),
+        }
     }
 
     /// `1 / weight`: the factor is the sum times this.

@@ -8,7 +8,7 @@ use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
 use crate::statistics::factor::SquareSum;
-use kfac_linalg::{Kernel, PackedRef, Scalar};
+use kfac_linalg::{Kernel, Scalar};
 
 /// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
 pub struct Observation<'k, 's, T, M, K> {
@@ -49,23 +49,24 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         let evidence = Evidence { shape, inputs, gradients };
         let checked = evidence.check(scratch)?;
         let update = self.plan(layer, inputs.cases())?;
+        let mut state = self.owner.layer_state(layer);
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
-            update.expect_room(self.owner.factor(layer, side), traces)?;
+            update.expect_room(state.side(side).magnitude(), traces)?;
         }
         if M::PER_CASE == PerCase::RotatedSquares {
-            update.expect_room_for_squares(self.owner.layer_state(layer).per_weight, &checked.traces)?;
+            update.expect_room_for_squares(state.per_weight, &checked.traces)?;
         }
 
         let scale = update.per_case;
-        self.begin(layer, &update)?;
+        self.begin(layer, &update);
         let weights = [checked.rows, checked.cases].map(|count| scale.to_f64() * count as f64);
         // From here on nothing can fail: the evidence is checked, and the scratch is as long as the products need.
         let (map, kernel, has_bases) =
             (self.owner.map, self.owner.kernel, self.owner.slots[layer].is_ready());
         let mut state = self.owner.layer_state(layer);
-        evidence.add_inputs(kernel, state.input.sum_mut()?, scale, scratch)?;
-        evidence.add_gradients(kernel, state.output.sum_mut()?, scale, scratch)?;
-        if has_bases {
+        evidence.add_inputs(kernel, &mut state.input, scale, scratch)?;
+        evidence.add_gradients(kernel, &mut state.output, scale, scratch)?;
+        if has_bases || !M::PER_CASE.needs_bases() {
             map.learn(kernel, &mut state, &evidence, scale, scratch)?;
         }
         self.gain(layer, inputs.cases(), weights);
@@ -97,21 +98,14 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
     }
 
     /// Decays the sums at the first accepted `add`.
-    fn begin(&mut self, layer: usize, update: &Update<T>) -> Result<(), LayerErrorKind> {
+    fn begin(&mut self, layer: usize, update: &Update<T>) {
         if self.owner.slots[layer].added > 0 {
-            return Ok(());
+            return;
         }
-        let mut state = self.owner.layer_state(layer);
-        for side in Side::BOTH {
-            state.side(side).sum_mut()?.scale(update.keep);
-        }
-        if M::PER_CASE == PerCase::RotatedSquares {
-            state.per_weight.iter_mut().for_each(|sum| *sum *= update.keep);
-        }
+        self.owner.layer_state(layer).decay(M::PER_CASE, update.keep);
         let slot = &mut self.owner.slots[layer];
         slot.updates = update.updates;
         slot.weights = slot.weights.map(|weight| weight * update.keep.to_f64());
-        Ok(())
     }
 
     /// Books what has been added.
@@ -170,7 +164,7 @@ impl<T: Scalar, M: MomentMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
             }
             magnitudes.finish()?;
         }
-        self.begin(layer, &update)?;
+        self.begin(layer, &update);
         let mut state = self.owner.layer_state(layer);
         for (side, _, moment, scale) in moments {
             let mut sum = state.side(side).sum_mut()?;
@@ -198,16 +192,9 @@ struct Update<T> {
 }
 
 impl<T: Scalar> Update<T> {
-    /// Refuses evidence under which the sum could leave the range of `T`: the diagonal bounds every entry.
-    fn expect_room(
-        &self,
-        sum: Option<(PackedRef<'_, T>, f64)>,
-        added: &SquareSum<T>,
-    ) -> Result<(), LayerErrorKind> {
-        let diagonal = |(sum, _): (PackedRef<'_, T>, f64)| {
-            (0..sum.n()).fold(T::ZERO, |total, i| total + sum.at(i, i).abs())
-        };
-        let present = sum.map_or(T::ZERO, diagonal);
+    /// Refuses evidence under which the sum could leave the range of `T`: `present`, the magnitude of its diagonal, bounds
+    /// every entry.
+    fn expect_room(&self, present: T, added: &SquareSum<T>) -> Result<(), LayerErrorKind> {
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 

@@ -4,7 +4,8 @@ use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
 use crate::map::{DampingInForce, FactorMap, Map, MapError};
 use crate::memory::{
-    Buffer, LayerSlot, LayerState, Net, Storage, StorageError, apply_scratch_len, scratch_len, state_len,
+    Buffer, LayerSlot, LayerState, Moment, Net, Storage, StorageError, apply_scratch_len, scratch_len,
+    state_len,
 };
 use crate::observation::Observation;
 use crate::report::{LayerReport, Preconditioned, RefreshReport};
@@ -141,14 +142,14 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     }
 
     /// The factor `A` or `G` of a layer as it stands: its weighted sum and the weight (`factor = sum / weight`), or
-    /// `None` where the layer does not exist or has no statistics.
+    /// `None` where the layer does not exist or has no statistics, or where the map does not keep the whole factor.
     pub fn factor(&self, layer: usize, side: Side) -> Option<(PackedRef<'_, T>, f64)> {
         let &shape = self.net.get(layer)?;
         let weight = self.slots[layer].weights[side.index()];
         let start = state_len(&self.net[..layer], M::LAYOUT)
-            + if side == Side::Output { M::LAYOUT.side_len(shape.inputs()) } else { 0 };
+            + if side == Side::Output { M::LAYOUT.input.len(shape.inputs()) } else { 0 };
         let sum = PackedRef::new(&self.numbers[start..], shape.side(side)).ok()?;
-        (weight > 0.0).then_some((sum, weight))
+        (M::LAYOUT.side(side).moment == Moment::Full && weight > 0.0).then_some((sum, weight))
     }
 
     /// Age, failures and damping of a layer.

@@ -102,6 +102,7 @@ const fn due(rank: usize, period: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::Cubic;
 
     const NET: [LayerShape; 3] = [LayerShape::dense(9, 4), LayerShape::dense(4, 7), LayerShape::dense(7, 2)];
 
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn units_are_dealt_largest_first_and_back_and_forth() {
         let schedule = Schedule { statistics_every: 1, refresh_every: 4 };
-        let cost = Cost { unit: RefreshUnit::Side, cubic: [1; 2] };
+        let cost = Cost { unit: RefreshUnit::Side, cubic: Cubic::Both(1) };
         // Sizes: A 10, 5, 8; G 4, 7, 2. Sorted: A0, A2, G1, A1, then back: G0, G2.
         let due: [[u32; 2]; 3] = slots(schedule, cost).map(|slot| slot.due);
         assert_eq!(due, [[0, 3], [3, 2], [1, 2]]);
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn a_whole_layer_is_one_unit_where_the_map_says_so() {
         let schedule = Schedule { statistics_every: 1, refresh_every: 2 };
-        let cost = Cost { unit: RefreshUnit::Layer, cubic: [2; 2] };
+        let cost = Cost { unit: RefreshUnit::Layer, cubic: Cubic::Both(2) };
         let due = slots(schedule, cost).map(|slot| slot.due[0]);
         assert_eq!(due, [0, 1, 1]);
         let flops = |a: u64, g: u64| 2 * (a.pow(3) + g.pow(3));

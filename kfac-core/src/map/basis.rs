@@ -1,6 +1,6 @@
 //! The eigenbasis of one factor, which several maps keep.
 
-use super::{Cost, MapError, RefreshUnit, Refreshed, Routine, Workspace, take};
+use super::{Cost, Cubic, MapError, RefreshUnit, Refreshed, Routine, Workspace, take};
 use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Method};
@@ -14,7 +14,7 @@ pub(super) const DECOMPOSITION: Workspace =
 
 /// What a schedule counts on for [`decompose`] by this solver, on either side.
 pub(super) const fn decomposition_cost(method: Method, sweeps: u32) -> Cost {
-    Cost { unit: RefreshUnit::Side, cubic: [method.flops(1, sweeps); 2] }
+    Cost { unit: RefreshUnit::Side, cubic: Cubic::Both(method.flops(1, sweeps)) }
 }
 
 /// Eigenvectors into the first square of `arrays` and eigenvalues, not below 0, into its first vector; a warm start from

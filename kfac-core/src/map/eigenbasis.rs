@@ -2,7 +2,7 @@ use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_ei
 use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
 };
-use crate::memory::{LayerState, Layout};
+use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
 use kfac_linalg::eigh::jacobi::Budget;
 use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
@@ -50,7 +50,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
         Method::Jacobi => "eigenbasis by jacobi",
     };
     /// The statistics, the eigenvectors, the eigenvalues.
-    const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 1, per_weight: 0 };
+    const LAYOUT: Layout = Layout::of_both_sides(SideLayout { square: 1, diagonal: 1, ..SideLayout::MOMENT });
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
     const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };

@@ -3,7 +3,7 @@ use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, Workspace, take,
 };
 use crate::evidence::{Evidence, Inputs};
-use crate::memory::{LayerState, Layout};
+use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
 use kfac_linalg::product::{Accumulate, ProductError, gemm};
@@ -47,7 +47,10 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
         Method::Jacobi => "ekfac by jacobi",
     };
     /// The statistics, the eigenvectors, the eigenvalues, and the weighted sum of `(Q_Gᵀ ∇w Q_A)²`.
-    const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 1, per_weight: 1 };
+    const LAYOUT: Layout = Layout {
+        per_weight: 1,
+        ..Layout::of_both_sides(SideLayout { square: 1, diagonal: 1, ..SideLayout::MOMENT })
+    };
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
     const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
@@ -66,6 +69,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
         _lambda: T,
         scratch: &mut [T],
     ) -> Result<Refreshed, MapError> {
+        expect_room_for_products(layer, side)?;
         decompose(kernel, self.solver, layer.side(side), side, scratch)
     }
 
@@ -120,6 +124,22 @@ impl<T: Scalar, S: Eigensolver> FactorMap<T> for Ekfac<S> {
             panel.add_sums_over_positions(evidence, per_case, layer.per_weight)
         }
     }
+}
+
+/// Refuses a refresh after which `weight d_G d_Aᵀ` could leave the range of the numbers: a trace is no less than any
+/// eigenvalue, and the other side may still have those of an earlier factor.
+fn expect_room_for_products<T: Scalar>(layer: &LayerState<'_, T>, side: Side) -> Result<(), MapError> {
+    let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
+    let (mut input, mut output) = (layer.input.trace()?, layer.output.trace()?);
+    match side {
+        Side::Input => output = output.maximum(largest(layer.output.diagonal)),
+        Side::Output => input = input.maximum(largest(layer.input.diagonal)),
+    }
+    let weight = T::from_f64(layer.output.weight).maximum(T::ONE);
+    if (weight * (output * input)).is_finite() {
+        return Ok(());
+    }
+    Err(MapError::Range { input: input.to_f64(), output: output.to_f64() })
 }
 
 /// Rows of `ā` and `g` on their way through the eigenbases.

@@ -1,9 +1,9 @@
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
-    take,
+    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
+    Workspace, take,
 };
 use crate::damping::split::{Split, Trace, split_damping};
-use crate::memory::{LayerState, Layout, SideState};
+use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
 use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky};
@@ -21,7 +21,7 @@ pub struct Factored;
 impl<T: Scalar> Map<T> for Factored {
     const NAME: &'static str = "factored";
     /// The statistics and the damped inverse, both packed.
-    const LAYOUT: Layout = Layout { packed: 2, square: 0, diagonal: 0, per_weight: 0 };
+    const LAYOUT: Layout = Layout::of_both_sides(SideLayout { packed: 1, ..SideLayout::MOMENT });
     const UNIT: RefreshUnit = RefreshUnit::Layer;
     const DAMPING: DampingInForce = DampingInForce::LastRefresh;
     /// Both damped factors side by side: they are committed together or not at all.
@@ -42,7 +42,7 @@ impl<T: Scalar> Map<T> for Factored {
     };
 
     fn cost(&self) -> Cost {
-        Cost { unit: RefreshUnit::Layer, cubic: [1; 2] }
+        Cost { unit: RefreshUnit::Layer, cubic: Cubic::Both(1) }
     }
 
     fn refresh<K: Kernel<T>>(

@@ -89,7 +89,7 @@ pub trait Map<T: Scalar>: Copy {
 /// A map that is fed layer inputs and output gradients, from which it keeps the factors `A` and `G`.
 pub trait FactorMap<T: Scalar>: Map<T> {
     /// Adds what it learns of single cases, as [`Map::PER_CASE`] says: `per_case` times that of each. The evidence has been
-    /// checked and both bases are there.
+    /// checked, and where [`PerCase::needs_bases`] says so, both bases are there.
     ///
     /// # Errors
     /// A [`ProductError`] where the scratch is too short.
@@ -116,6 +116,13 @@ pub enum PerCase {
     Nothing,
     /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`.
     RotatedSquares,
+}
+
+impl PerCase {
+    /// Can it be learnt only once the eigenbases are there?
+    pub const fn needs_bases(self) -> bool {
+        matches!(self, Self::RotatedSquares)
+    }
 }
 
 /// Which damping a map applies.
@@ -192,8 +199,29 @@ pub enum Routine {
 pub struct Cost {
     /// What one unit works on.
     pub unit: RefreshUnit,
-    /// Flops per `size³` of the smaller and of the larger side ([`LayerShape::smaller_side`]).
-    pub cubic: [u64; 2],
+    /// Flops per `size³`.
+    pub cubic: Cubic,
+}
+
+/// Flops per `size³` of either side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cubic {
+    /// The same for both.
+    Both(u64),
+    /// As the sides are called.
+    Sides {
+        /// Of the input factor.
+        input: u64,
+        /// Of the gradient factor.
+        output: u64,
+    },
+    /// As they compare, see [`LayerShape::smaller_side`].
+    Sizes {
+        /// Of the smaller side.
+        smaller: u64,
+        /// Of the larger one.
+        larger: u64,
+    },
 }
 
 impl Cost {
@@ -208,9 +236,15 @@ impl Cost {
     }
 
     const fn side_flops(self, shape: LayerShape, side: Side) -> u64 {
-        let [smaller, larger] = self.cubic;
         let is_smaller = side.index() == shape.smaller_side().index();
-        cube(shape.side(side)).saturating_mul(if is_smaller { smaller } else { larger })
+        let per_cube = match (self.cubic, side) {
+            (Cubic::Both(flops), _) => flops,
+            (Cubic::Sides { input, .. }, Side::Input) => input,
+            (Cubic::Sides { output, .. }, Side::Output) => output,
+            (Cubic::Sizes { smaller, .. }, _) if is_smaller => smaller,
+            (Cubic::Sizes { larger, .. }, _) => larger,
+        };
+        cube(shape.side(side)).saturating_mul(per_cube)
     }
 }
 

@@ -1,9 +1,9 @@
 use super::basis::{DECOMPOSITION, decompose, is_zero};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
-    take,
+    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
+    Workspace, take,
 };
-use crate::memory::{LayerState, Layout, SideState};
+use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Method, Qr, qr};
 use kfac_linalg::product::{Accumulate, gemm};
@@ -40,7 +40,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
         Method::Jacobi => "shifted, jacobi",
     };
     /// The statistics; on the smaller side eigenvectors and eigenvalues, on the larger one `Q` and `T`.
-    const LAYOUT: Layout = Layout { packed: 1, square: 1, diagonal: 2, per_weight: 0 };
+    const LAYOUT: Layout = Layout::of_both_sides(SideLayout { square: 1, diagonal: 2, ..SideLayout::MOMENT });
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
     /// Two squares and a vector as for a decomposition, and the off-diagonal of `T`.
@@ -59,8 +59,8 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
     };
 
     fn cost(&self) -> Cost {
-        let decomposition = S::METHOD.flops(1, self.solver.planned_sweeps(1));
-        Cost { unit: RefreshUnit::Side, cubic: [decomposition, Method::Qr.flops(1, 0)] }
+        let smaller = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        Cost { unit: RefreshUnit::Side, cubic: Cubic::Sizes { smaller, larger: Method::Qr.flops(1, 0) } }
     }
 
     fn refresh<K: Kernel<T>>(

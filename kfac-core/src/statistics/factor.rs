@@ -2,7 +2,8 @@
 
 use crate::error::{LayerErrorKind, Quantity};
 use crate::evidence::{Evidence, Inputs};
-use crate::memory::panel_len;
+use crate::map::take;
+use crate::memory::{Moment, SideState, panel_len};
 use kfac_linalg::product::{Accumulate, ProductError, sum_terms, syrk};
 use kfac_linalg::{Kernel, MatRef, PackedMut, Scalar, ShapeError};
 
@@ -62,42 +63,63 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         Ok(Checked { cases, rows, traces: squares })
     }
 
-    /// `sum += scale Σ ā āᵀ` over the valid rows; the bias adds a last column of ones.
+    /// `sum += scale Σ ā āᵀ` over the valid rows, as much of it as is kept; the bias adds a last column of ones.
     ///
     /// # Errors
     /// [`ProductError`] when the scratch is too short.
     pub(crate) fn add_inputs<K: Kernel<T>>(
         &self,
         kernel: K,
-        sum: PackedMut<'_, T>,
+        side: &mut SideState<'_, T>,
         scale: T,
         scratch: &mut [T],
     ) -> Result<(), ProductError> {
-        let mut panel = Panel::new(kernel, sum, scale, scratch)?;
-        for place in self.positions() {
-            self.write_input(place, panel.next_row());
-            panel.commit_row()?;
-        }
-        panel.flush()
+        self.add_rows(kernel, side, scale, scratch, |place, row| self.write_input(place, row))
     }
 
-    /// `sum += scale Σ g gᵀ` over the valid rows.
+    /// `sum += scale Σ g gᵀ` over the valid rows, as much of it as is kept.
     ///
     /// # Errors
     /// [`ProductError`] when the scratch is too short.
     pub(crate) fn add_gradients<K: Kernel<T>>(
         &self,
         kernel: K,
-        sum: PackedMut<'_, T>,
+        side: &mut SideState<'_, T>,
         scale: T,
         scratch: &mut [T],
     ) -> Result<(), ProductError> {
-        let mut panel = Panel::new(kernel, sum, scale, scratch)?;
-        for place in self.positions() {
-            self.write_gradient(place, panel.next_row());
-            panel.commit_row()?;
+        self.add_rows(kernel, side, scale, scratch, |place, row| self.write_gradient(place, row))
+    }
+
+    fn add_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        side: &mut SideState<'_, T>,
+        scale: T,
+        mut scratch: &mut [T],
+        write: impl Fn((usize, usize), &mut [T]),
+    ) -> Result<(), ProductError> {
+        match side.moment {
+            Moment::None => Ok(()),
+            Moment::Diagonal => {
+                let row = take(&mut scratch, side.size)?;
+                for place in self.positions() {
+                    write(place, row);
+                    for (sum, &x) in side.sum.iter_mut().zip(&*row) {
+                        *sum += scale * (x * x);
+                    }
+                }
+                Ok(())
+            }
+            Moment::Full => {
+                let mut panel = Panel::new(kernel, side.sum_mut()?, scale, scratch)?;
+                for place in self.positions() {
+                    write(place, panel.next_row());
+                    panel.commit_row()?;
+                }
+                panel.flush()
+            }
         }
-        panel.flush()
     }
 }
 
