@@ -4,13 +4,13 @@ mod common;
 
 use common::dense::{Matrix, assert_close};
 use common::{Room, factor, random};
-use kfac_core::evidence::{OutputGradients, Sequence};
+use kfac_core::evidence::{OutputGradients, Rows, Sequence};
 use kfac_core::linalg::eigh::{Eigensolver, Qr};
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, eigh};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, MapError};
 use kfac_core::schedule::Schedule;
 use kfac_core::shape::Side;
-use kfac_core::{LayerShape, Preconditioner};
+use kfac_core::{LayerErrorKind, LayerShape, Preconditioner};
 
 const SHAPE: LayerShape = LayerShape::dense(4, 3);
 const NET: [LayerShape; 1] = [SHAPE];
@@ -260,4 +260,32 @@ fn the_trace_is_exact_and_the_error_no_larger_than_that_of_kfac() {
         assert!((kfac.trace() / exact.trace() - 1.0).abs() > 1e-3, "seed {seed}: so would any");
         assert!(error(&ekfac) <= error(&kfac), "seed {seed}");
     }
+}
+
+/// Large inputs with small gradients, then the other way round: each batch is fine, the product of the mean factors is not.
+#[test]
+fn a_refresh_whose_products_would_overflow_fails_by_name_and_evidence_goes_on() {
+    let net = [LayerShape::dense(1, 1).without_bias()];
+    let mut room = Room::<f32>::new::<Ekfac, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Ekfac::full(), Reproducible);
+    let mut observe = |kfac: &mut Preconditioner<'_, f32, Ekfac, _>, a: f32, g: f32| {
+        let (a, g) = ([a], [g]);
+        let [a, g] = [&a, &g].map(|x| MatRef::row_major(x, 1, 1).unwrap());
+        kfac.observe(1).add(0, &Rows(a), OutputGradients::per_case(g), scratch)
+    };
+    observe(&mut kfac, 1e13, 1e-3).unwrap();
+    observe(&mut kfac, 1e-3, 1e13).unwrap();
+    let mut scratch = vec![0.0; kfac.scratch_len()];
+    let error = (0..3).find_map(|_| kfac.refresh(&mut scratch).err()).unwrap();
+    let LayerErrorKind::ThirdFailure(MapError::Range { input, output }) = error.kind else {
+        panic!("{error}")
+    };
+    assert!([input, output].iter().all(|x| (x / 0.5e26 - 1.0).abs() < 1e-6), "{input:e} {output:e}");
+    // Small evidence is taken, and once it has outweighed what was there, so is the refresh.
+    for _ in 0..400 {
+        let (a, g) = ([1e-3], [1e-3]);
+        let [a, g] = [&a, &g].map(|x| MatRef::row_major(x, 1, 1).unwrap());
+        kfac.observe(1).add(0, &Rows(a), OutputGradients::per_case(g), &mut scratch).unwrap();
+    }
+    assert_eq!(kfac.refresh(&mut scratch).unwrap().failures, 0);
 }

@@ -45,6 +45,16 @@ impl<K> OnThreads<K> {
         Self { kernel, threads }
     }
 
+    /// The kernel whose bits the products have.
+    pub fn kernel(self) -> K {
+        self.kernel
+    }
+
+    /// Most threads that a product takes.
+    pub fn threads(self) -> NonZeroUsize {
+        self.threads
+    }
+
     /// [`gemm`](super::gemm()), in bands of rows where rows of `c` are contiguous, of columns where columns are; with
     /// neither, on one thread.
     ///

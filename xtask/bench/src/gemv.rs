@@ -17,21 +17,19 @@ enum Way {
     /// Row by row: dot products.
     RowsByDots,
     /// Row by row, in the order of a general product.
-    Rows,
+    RowsInOrder,
 }
 
 /// All contests of one precision.
 pub fn hold<T: Number>(stage: &mut Stage) {
     for n in ORDERS {
-        for (name, way) in
-            [("columns", Way::Columns), ("rows/dots", Way::RowsByDots), ("rows/in order", Way::Rows)]
-        {
+        for (family, name, way) in [
+            (Family::Gemv, "columns", Way::Columns),
+            (Family::Gemv, "rows", Way::RowsByDots),
+            (Family::GemvInOrder, "rows", Way::RowsInOrder),
+        ] {
             let case = format!("{n}/{name}");
-            contest::<T>(
-                stage,
-                Subject { family: Family::Gemv, precision: T::PRECISION, size: n, case },
-                way,
-            );
+            contest::<T>(stage, Subject { family, precision: T::PRECISION, size: n, case }, way);
         }
     }
 }
@@ -47,7 +45,7 @@ fn contest<T: Number>(stage: &mut Stage, subject: Subject, way: Way) {
     let (a, ours) = match way {
         Way::Columns => (rows.transposed(), ours::gemv(&mut own, rows.transposed(), &x)),
         Way::RowsByDots => (rows, ours::gemv_dots(&mut own, rows, &x)),
-        Way::Rows => (rows, ours::gemv(&mut own, rows, &x)),
+        Way::RowsInOrder => (rows, ours::gemv(&mut own, rows, &x)),
     };
     let contenders = vec![
         ours,

@@ -46,6 +46,7 @@ const GOALS: &[Goal] = &[
     goal(GemmReproducible, SINGLE, [64, 1024],   Peer("plain arrays"),     2.50),
     goal(Gemv,             SINGLE, [1024, 1024], FAER,                     0.95),
     goal(Gemv,             SINGLE, [1024, 1024], MATRIXMULTIPLY,           3.00),
+    goal(GemvInOrder,      SINGLE, [1024, 1024], MATRIXMULTIPLY,           3.00),
     goal(Syrk,             SINGLE, [16, 1024],   FAER,                     1.05).mean(1.20),
     goal(Syrk,             SINGLE, [16, 1024],   MATRIXMULTIPLY,           1.00),
     goal(Inverse,          SINGLE, [16, 1024],   FAER,                     1.50).mean(1.90),

@@ -23,6 +23,8 @@ pub enum Family {
     GemmReproducible,
     /// Products of a matrix and a vector.
     Gemv,
+    /// The same with the rows of the matrix in memory, in the order of a general product.
+    GemvInOrder,
     /// Symmetric products.
     Syrk,
     /// Inverse of a positive definite matrix.
@@ -52,6 +54,7 @@ impl Family {
             Self::GemmPeak => "gemm-peak",
             Self::GemmReproducible => "gemm-reproducible",
             Self::Gemv => "gemv",
+            Self::GemvInOrder => "gemv-in-order",
             Self::Syrk => "syrk",
             Self::Inverse => "inverse",
             Self::Cholesky => "cholesky",
