@@ -29,6 +29,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod plan;
+
+pub use plan::{LayerPlan, Plan};
+
 use crate::map::{Map, PerCase, Routine, Workspace};
 use crate::shape::{LayerShape, Side};
 use core::fmt;

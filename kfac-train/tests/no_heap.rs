@@ -85,7 +85,7 @@ fn optimizers<K: Kernel<f64> + 'static>(network: &Net<K>) -> Vec<(String, Box<dy
         ("clipped", StepRule::Clipped { step: clip, momentum: 0.9, damping: 0.1 }),
         ("adaptive", StepRule::Adaptive(AdaptiveStep::new(damping).with_bound(StepBound::recurrent()))),
     ];
-    for map in [MapChoice::Factored, MapChoice::Eigenbasis] {
+    for map in MapChoice::ALL {
         for (name, rule) in rules {
             let schedule = Schedule { statistics_every: 2, refresh_every: 3 };
             let settings = KfacSettings { map, schedule, decay: 0.95, l2: 1e-4, rule, seed: 1 };

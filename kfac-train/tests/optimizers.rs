@@ -160,7 +160,7 @@ const BOUNDED: Rule = Rule::Adaptive { every: 1, omega: 0.9, bound: Some((0.01, 
 /// Every combination of map, rule, schedule and l2.
 fn all_settings() -> Vec<Settings> {
     let mut all = Vec::new();
-    for map in [MapChoice::Factored, MapChoice::Eigenbasis] {
+    for map in [MapChoice::Factored, MapChoice::Eigenbasis, MapChoice::Shifted] {
         for rule in [CLIPPED, FREE, BOUNDED] {
             for [statistics_every, refresh_every] in [[1, 1], [2, 3]] {
                 for l2 in [0.0, 0.03] {
@@ -236,7 +236,7 @@ fn a_rejected_step_leaves_the_weights_to_the_bit_and_is_forgotten_but_for_the_da
         outputs: 2,
         cases: 5,
     };
-    for map in [MapChoice::Factored, MapChoice::Eigenbasis] {
+    for map in [MapChoice::Factored, MapChoice::Eigenbasis, MapChoice::Shifted] {
         for bound in [None, Some((500.0, [1.0, 1000.0]))] {
             let rule = Rule::Adaptive { every: 2, omega: 0.4, bound };
             let schedule = Schedule::EVERY_STEP;
@@ -297,13 +297,16 @@ fn kfac(network: &Net64, map: MapChoice, rule: Rule) -> Box<dyn Optimizer<f64, R
     Box::new(Kfac::new(network, library_settings(settings)).unwrap())
 }
 
-const KFACS: [(&str, Build); 6] = [
+const KFACS: [(&str, Build); 9] = [
     ("factored, clipped", |network| kfac(network, MapChoice::Factored, CLIPPED)),
     ("factored, free", |network| kfac(network, MapChoice::Factored, FREE)),
     ("factored, bounded", |network| kfac(network, MapChoice::Factored, BOUNDED)),
     ("eigenbasis, clipped", |network| kfac(network, MapChoice::Eigenbasis, CLIPPED)),
     ("eigenbasis, free", |network| kfac(network, MapChoice::Eigenbasis, FREE)),
     ("eigenbasis, bounded", |network| kfac(network, MapChoice::Eigenbasis, BOUNDED)),
+    ("shifted, bounded", |network| kfac(network, MapChoice::Shifted, BOUNDED)),
+    ("ekfac, clipped", |network| kfac(network, MapChoice::Ekfac, CLIPPED)),
+    ("ekfac, bounded", |network| kfac(network, MapChoice::Ekfac, BOUNDED)),
 ];
 
 fn all_optimizers() -> impl Iterator<Item = (&'static str, Build)> {

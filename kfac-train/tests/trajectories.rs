@@ -92,6 +92,18 @@ fn kfac_eigenbasis_and_adaptive_on_the_digits_autoencoder() {
 }
 
 #[test]
+fn kfac_ekfac_and_adaptive_on_the_digits_autoencoder() {
+    let rule = StepRule::Adaptive(adaptive(AdaptationRule::feed_forward()));
+    insta::assert_snapshot!(digits_autoencoder(|network| kfac(network, MapChoice::Ekfac, rule)));
+}
+
+#[test]
+fn kfac_shifted_and_adaptive_on_the_digits_autoencoder() {
+    let rule = StepRule::Adaptive(adaptive(AdaptationRule::feed_forward()));
+    insta::assert_snapshot!(digits_autoencoder(|network| kfac(network, MapChoice::Shifted, rule)));
+}
+
+#[test]
 fn kfac_factored_adaptive_and_bounded_on_the_adding_problem() {
     let network = rnn(2, 8, 10, Reproducible).unwrap();
     let weights = network.initial_weights(SEED, |block| match block {

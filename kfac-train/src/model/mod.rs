@@ -5,6 +5,7 @@ mod cnn;
 mod init;
 mod mlp;
 mod network;
+pub mod published;
 mod rnn;
 
 pub use autoencoder::autoencoder;

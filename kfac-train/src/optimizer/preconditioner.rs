@@ -1,7 +1,7 @@
 use super::StepError;
 use crate::model::Network;
 use kfac_core::error::SettingError;
-use kfac_core::map::{Eigenbasis, FactorMap, Factored};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
 use kfac_core::memory::StorageError;
 use kfac_core::report::{Preconditioned, RefreshReport};
 use kfac_core::schedule::Schedule;
@@ -15,9 +15,16 @@ pub enum MapChoice {
     Factored,
     /// [`Eigenbasis`], decomposed to full accuracy.
     Eigenbasis,
+    /// [`Shifted`].
+    Shifted,
+    /// [`Ekfac`], decomposed to full accuracy.
+    Ekfac,
 }
 
 impl MapChoice {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Factored, Self::Eigenbasis, Self::Shifted, Self::Ekfac];
+
     /// A preconditioner for `net` that owns its memory.
     pub(super) fn build<T: Scalar, K: Kernel<T> + 'static>(
         self,
@@ -28,6 +35,8 @@ impl MapChoice {
         match self {
             Self::Factored => owned(net, Factored, kernel, settings),
             Self::Eigenbasis => owned(net, Eigenbasis::full(), kernel, settings),
+            Self::Shifted => owned(net, Shifted::full(), kernel, settings),
+            Self::Ekfac => owned(net, Ekfac::full(), kernel, settings),
         }
     }
 }

@@ -294,7 +294,7 @@ impl Oracle {
                     block.lambda_in_force = self.lambda + l2;
                 }
             }
-            if map == MapChoice::Eigenbasis {
+            if map != MapChoice::Factored {
                 block.lambda_in_force = self.lambda + l2;
             }
         }
@@ -312,7 +312,8 @@ impl Oracle {
             rest = tail;
             let lambda = block.lambda_in_force;
             let matrix = match self.settings.map {
-                MapChoice::Eigenbasis => a.kron(g).shifted(lambda),
+                MapChoice::Eigenbasis | MapChoice::Shifted => a.kron(g).shifted(lambda),
+                MapChoice::Ekfac => unimplemented!("kfac-core has loops over the cases beside it"),
                 MapChoice::Factored => {
                     let pi = ((a.trace() / n as f64) / (g.trace() / m as f64)).sqrt();
                     a.shifted(pi * lambda.sqrt()).kron(&g.shifted(lambda.sqrt() / pi))
@@ -326,16 +327,27 @@ impl Oracle {
     }
 }
 
+/// Flops per `n³` of eigenvectors, and of the tridiagonal form alone.
+const DECOMPOSITION: usize = 18;
+const REDUCTION: usize = 3;
+
 /// When each side of each block is renewed: the most expensive unit first, dealt back and forth over the period. A
-/// unit is a block for `Factored`, a side for `Eigenbasis`; its cost is the cube of its size.
+/// unit is a block for `Factored`, a side for the others; its cost is the cube of its size.
 fn due(network: &Network<f64, Reproducible>, settings: Settings) -> Vec<[u64; 2]> {
     let cube = |n: usize| n.pow(3);
     let mut units: Vec<(usize, Vec<(usize, usize)>)> = Vec::new();
     for (index, shape) in network.shapes().iter().enumerate() {
-        let [a, g] = [shape.inputs(), shape.outputs()].map(cube);
+        let [mut a, mut g] = [shape.inputs(), shape.outputs()].map(cube);
+        if settings.map == MapChoice::Shifted {
+            // The smaller side is decomposed, the larger one only reduced.
+            let smaller = if a < g { &mut a } else { &mut g };
+            *smaller = *smaller * DECOMPOSITION / REDUCTION;
+        }
         match settings.map {
             MapChoice::Factored => units.push((a + g, vec![(index, 0), (index, 1)])),
-            MapChoice::Eigenbasis => units.extend([(a, vec![(index, 0)]), (g, vec![(index, 1)])]),
+            MapChoice::Eigenbasis | MapChoice::Shifted | MapChoice::Ekfac => {
+                units.extend([(a, vec![(index, 0)]), (g, vec![(index, 1)])])
+            }
         }
     }
     units.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
