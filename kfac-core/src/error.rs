@@ -150,6 +150,12 @@ impl From<ShapeError> for LayerErrorKind {
     }
 }
 
+impl From<ScratchError> for LayerErrorKind {
+    fn from(error: ScratchError) -> Self {
+        Self::Scratch(error)
+    }
+}
+
 impl From<ProductError> for LayerErrorKind {
     fn from(error: ProductError) -> Self {
         match error {

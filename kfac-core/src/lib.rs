@@ -36,6 +36,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod damping;
+pub mod doctor;
 pub mod error;
 pub mod evidence;
 mod gradient;
@@ -43,6 +44,7 @@ pub mod losses;
 pub mod map;
 pub mod memory;
 mod observation;
+pub mod posterior;
 mod preconditioner;
 pub mod recipe;
 pub mod report;

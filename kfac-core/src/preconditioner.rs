@@ -145,11 +145,18 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// `None` where the layer does not exist or has no statistics, or where the map does not keep the whole factor.
     pub fn factor(&self, layer: usize, side: Side) -> Option<(PackedRef<'_, T>, f64)> {
         let &shape = self.net.get(layer)?;
-        let weight = self.slots[layer].weights[side.index()];
+        let (sum, weight) = self.moment(layer, side);
+        let sum = PackedRef::new(sum, shape.side(side)).ok()?;
+        (M::LAYOUT.side(side).moment == Moment::Full && weight > 0.0).then_some((sum, weight))
+    }
+
+    /// What is kept of the factor of a layer that exists: as much of the weighted sum as [`Moment`] says, and the weight.
+    pub(crate) fn moment(&self, layer: usize, side: Side) -> (&[T], f64) {
+        let shape = self.net[layer];
         let start = state_len(&self.net[..layer], M::LAYOUT)
             + if side == Side::Output { M::LAYOUT.input.len(shape.inputs()) } else { 0 };
-        let sum = PackedRef::new(&self.numbers[start..], shape.side(side)).ok()?;
-        (M::LAYOUT.side(side).moment == Moment::Full && weight > 0.0).then_some((sum, weight))
+        let len = M::LAYOUT.side(side).moment.len(shape.side(side));
+        (&self.numbers[start..][..len], self.slots[layer].weights[side.index()])
     }
 
     /// Age, failures and damping of a layer.

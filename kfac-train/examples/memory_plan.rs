@@ -7,8 +7,9 @@ use kfac_linalg::Fast;
 use kfac_train::model::published::{bert_large, gpt3, resnet50};
 use std::process::ExitCode;
 
-const NETWORKS: [(&str, fn() -> Vec<LayerShape>); 3] =
-    [("resnet50", resnet50), ("bert-large", bert_large), ("gpt-3", gpt3)];
+type Build = fn() -> Vec<LayerShape>;
+
+const NETWORKS: [(&str, Build); 3] = [("resnet50", resnet50), ("bert-large", bert_large), ("gpt-3", gpt3)];
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1);

@@ -62,7 +62,7 @@ pub(super) const ROTATION: Workspace =
     Workspace { both_squares: 0, largest_squares: 0, vectors: 0, per_weight: 1, routine: Routine::Products };
 
 /// `V <- Q_G [divide(Q_Gᵀ V Q_A)] Q_Aᵀ`.
-pub(super) fn in_eigenbases<T: Scalar, K: Kernel<T>>(
+pub(crate) fn in_eigenbases<T: Scalar, K: Kernel<T>>(
     kernel: K,
     layer: &LayerState<'_, T>,
     v: &mut [T],

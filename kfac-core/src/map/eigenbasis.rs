@@ -1,6 +1,7 @@
 use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
+    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, SpectralMap,
+    Workspace,
 };
 use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
@@ -91,6 +92,12 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
                 }
             }
         })
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> SpectralMap<T> for Eigenbasis<S> {
+    fn curvature(layer: &LayerState<'_, T>, [row, column]: [usize; 2]) -> T {
+        layer.output.diagonal[row] * layer.input.diagonal[column]
     }
 }
 

@@ -1,6 +1,7 @@
 use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, Workspace, take,
+    Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, SpectralMap,
+    Workspace, take,
 };
 use crate::evidence::{Evidence, Inputs};
 use crate::memory::{LayerState, Layout, SideLayout};
@@ -101,6 +102,12 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
                 *value /= sum * normaliser + lambda;
             }
         })
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> SpectralMap<T> for Ekfac<S> {
+    fn curvature(layer: &LayerState<'_, T>, [row, column]: [usize; 2]) -> T {
+        layer.per_weight[row * layer.input.size + column] * layer.output.normaliser()
     }
 }
 

@@ -15,6 +15,7 @@ mod ekfac;
 mod factored;
 mod shifted;
 
+pub(crate) use basis::in_eigenbases;
 pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
 pub use factored::Factored;
@@ -108,6 +109,12 @@ pub trait FactorMap<T: Scalar>: Map<T> {
 
 /// A map to which `A` and `G` say everything, so that finished moments will do.
 pub trait MomentMap<T: Scalar>: FactorMap<T> {}
+
+/// A map that keeps the eigenbases of both factors, and the curvature along each of their directions.
+pub trait SpectralMap<T: Scalar>: Map<T> {
+    /// The Fisher matrix along direction (`row`, `column`) of the eigenbases, without damping.
+    fn curvature(layer: &LayerState<'_, T>, place: [usize; 2]) -> T;
+}
 
 /// What a map learns of single cases, beside the factors: kept in the first matrix of [`Layout::per_weight`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
 use crate::triangle::copy::Mirror;
-use crate::triangle::panel::{Panel, block_len, panel_len};
+use crate::triangle::panel::{Panel, panel_len};
 use crate::triangle::substitute::{Inverse, Substitute, Way};
 use crate::view::MatMut;
 
@@ -42,12 +42,18 @@ pub struct Outcome {
     pub log_determinant: f64,
 }
 
-/// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
+/// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: two blocks, and beyond 64 rows `n` rows of a block.
 pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;
     }
-    panel_len(n, n) + syrk_scratch_len::<T>(n, block_len(n))
+    let products = if n > LARGEST { syrk_scratch_len::<T>(n, LARGEST) } else { 0 };
+    panel_len(n, solutions(n)) + products
+}
+
+/// Columns of the solutions: a single block meets no others.
+const fn solutions(n: usize) -> usize {
+    if n > LARGEST { n } else { 0 }
 }
 
 /// `A <- A⁻¹` in place: reads the lower triangle of `a`, leaves the full inverse, symmetric to the bit.
@@ -70,7 +76,7 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
     ShapeError::check([n, n], a.shape())?;
     ScratchError::check(inverse_scratch_len::<T>(n), scratch.len())?;
     let (add, subtract) = (Accumulate::Add(T::ONE), Accumulate::Add(-T::ONE));
-    let (mut panel, scratch) = Panel::new(scratch, n, n);
+    let (mut panel, scratch) = Panel::new(scratch, n, solutions(n));
     let mut log_determinant = LogDeterminant::new();
     for start in (0..n).step_by(LARGEST) {
         let end = n.min(start + LARGEST);
@@ -79,6 +85,9 @@ pub fn inverse<T: Scalar, K: Kernel<T>>(
         let triangle = factor_block(kernel, diagonal.as_ref(), panel.triangle, start)?;
         triangle.diagonal().for_each(|root| log_determinant.multiply_squared(root.to_f64()));
         kernel.run(Inverse { triangle, to: diagonal, strip: &mut *panel.strip });
+        if n <= LARGEST {
+            break;
+        }
 
         let mut y = panel.solutions.rows(end - start)?;
         if start > 0 {
