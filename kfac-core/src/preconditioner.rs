@@ -69,11 +69,21 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         scratch_len::<T, K, M>(&self.net)
     }
 
-    /// Sets the periods of statistics and refreshes.
+    /// With these periods of statistics and refreshes, otherwise as [`set_schedule`](Self::set_schedule).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_schedule(mut self, schedule: Schedule) -> Result<Self, SettingError> {
+        self.set_schedule(schedule)?;
+        Ok(self)
+    }
+
+    /// Sets the periods of statistics and refreshes, and deals the refreshes anew. A unit whose turn moves may wait for up
+    /// to two periods once.
     ///
     /// # Errors
     /// [`SettingError`] where a period is 0.
-    pub fn with_schedule(mut self, schedule: Schedule) -> Result<Self, SettingError> {
+    pub fn set_schedule(&mut self, schedule: Schedule) -> Result<(), SettingError> {
         for (setting, period) in
             [("statistics_every", schedule.statistics_every), ("refresh_every", schedule.refresh_every)]
         {
@@ -81,17 +91,26 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         }
         schedule.deal(&self.net, self.map.cost(), &mut self.slots);
         self.schedule = schedule;
+        Ok(())
+    }
+
+    /// With this decay of the statistics' moving average, otherwise as [`set_decay`](Self::set_decay).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_decay(mut self, decay: T) -> Result<Self, SettingError> {
+        self.set_decay(decay)?;
         Ok(self)
     }
 
-    /// Sets the decay of the statistics' moving average.
+    /// Sets the decay of the statistics' moving average, from the next update on.
     ///
     /// # Errors
     /// [`SettingError`] unless it lies in `[0, 1)`.
-    pub fn with_decay(mut self, decay: T) -> Result<Self, SettingError> {
+    pub fn set_decay(&mut self, decay: T) -> Result<(), SettingError> {
         SettingError::unless(decay >= T::ZERO && decay < T::ONE, "decay", decay)?;
         self.decay = decay;
-        Ok(self)
+        Ok(())
     }
 
     /// Sets `η`, the l2 weight decay that is part of the loss: `λ + η` takes the place of `λ` everywhere. The
@@ -157,6 +176,13 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
             + if side == Side::Output { M::LAYOUT.input.len(shape.inputs()) } else { 0 };
         let len = M::LAYOUT.side(side).moment.len(shape.side(side));
         (&self.numbers[start..][..len], self.slots[layer].weights[side.index()])
+    }
+
+    /// Lets the next statistic of every layer replace what has been gathered, and begins its average anew: for data whose
+    /// distribution has shifted. Until then, and until they are refreshed, factors and inverses stay as they are, and
+    /// [`refresh`](Self::refresh) leaves such a layer alone.
+    pub fn forget(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.updates = 0);
     }
 
     /// Age, failures and damping of a layer.

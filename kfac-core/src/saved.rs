@@ -158,9 +158,10 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         value(step < u64::MAX && damping > T::ZERO && damping.is_finite(), None)?;
         for layer in 0..self.net.len() {
             let slot = reader.slot().ok_or(truncated)?;
+            // What is to be forgotten has a weight, and no updates.
             let has_statistics = slot.updates > 0;
             let weights =
-                |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0) == has_statistics;
+                |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0 || !has_statistics);
             let valid = slot.weights.iter().all(weights)
                 && slot.refreshed.iter().all(|&refreshed| refreshed <= step)
                 && slot.completed <= slot.refreshed[0].max(slot.refreshed[1])

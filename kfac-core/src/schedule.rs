@@ -1,4 +1,8 @@
-//! When statistics are taken and inverses renewed.
+//! When statistics are taken and inverses renewed, and how the scalars of a run change.
+
+mod course;
+
+pub use course::Course;
 
 use crate::map::{Cost, RefreshUnit};
 use crate::memory::LayerSlot;

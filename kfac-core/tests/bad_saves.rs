@@ -120,7 +120,6 @@ fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
             ("updates without a weight", slot(1) + 4, &0.0_f64.to_le_bytes(), Some(1)),
             ("a negative weight", slot(2) + 12, &(-1.0_f64).to_le_bytes(), Some(2)),
             ("a weight that is not finite", slot(0) + 4, &nan, Some(0)),
-            ("a weight without updates", slot(1), &0_u32.to_le_bytes(), Some(1)),
             ("a refresh to come", slot(1) + 28, &1000_u64.to_le_bytes(), Some(1)),
             ("sides renewed before they were", slot(1) + 36, &1000_u64.to_le_bytes(), Some(1)),
             ("an infinite damping in force", slot(2) + 44, &infinity, Some(2)),
