@@ -20,7 +20,7 @@ use kfac_linalg::Scalar;
 ///     // observe, refresh, precondition, and a step of this rate
 /// }
 /// assert_eq!((rate.at(0), rate.at(99)), (0.003, 0.3));
-/// # Ok::<(), kfac_core::error::SettingError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Course<T> {
