@@ -51,6 +51,15 @@ pub enum LayerErrorKind {
         /// That factor.
         factor: f64,
     },
+    /// The inputs name a [token](crate::evidence::Inputs::token) that the layer does not have.
+    UnknownToken {
+        /// Row of the inputs, `case * positions + position`.
+        row: usize,
+        /// Its token.
+        token: usize,
+        /// Tokens that the layer has.
+        features: usize,
+    },
     /// Every number is finite, but their squares do not add up to a finite number.
     Overflow {
         /// In which argument.
@@ -181,6 +190,9 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::GradientScale { factor } => {
                 write!(f, "the output gradients would be multiplied by {factor:e}, which no loss asks for")
+            }
+            Self::UnknownToken { row, token, features } => {
+                write!(f, "the token {token} in row {row} is beyond the {features} of the layer")
             }
             Self::Overflow { quantity, largest } => {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")

@@ -27,6 +27,11 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
             .filter(|&(case, position)| self.inputs.is_valid(case, position))
     }
 
+    /// The place of the one in `a` at a valid place, where it is known that there is nothing else in it.
+    pub fn token(&self, (case, position): (usize, usize)) -> Option<usize> {
+        self.inputs.token(case, position)
+    }
+
     /// Writes `ā` at a valid place: the bias adds a last one.
     pub fn write_input(&self, (case, position): (usize, usize), out: &mut [T]) {
         let (features, ones) = out.split_at_mut(self.shape.features());
