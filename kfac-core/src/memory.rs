@@ -152,6 +152,7 @@ pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shap
     let moments = max(inputs, outputs);
     match M::PER_CASE {
         PerCase::Nothing => moments,
+        PerCase::Squares => max(moments, cases_len::<T, K>(shape)),
         PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
     }
 }
@@ -162,6 +163,13 @@ const fn moment_scratch_len<T: Scalar, K: Kernel<T>>(moment: Moment, width: usiz
         Moment::Full => panel_len::<T, K>(width),
         Moment::Diagonal | Moment::None => width,
     }
+}
+
+/// Rows of both sides, one gradient, and the products of them.
+const fn cases_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
+    let (m, n, rows) = (shape.outputs(), shape.inputs(), K::PANEL_ROWS);
+    let panels = m.saturating_add(n).saturating_mul(rows);
+    panels.saturating_add(shape.weights()).saturating_add(product::gemm_scratch_len::<T>(m, n, rows))
 }
 
 /// Rows of both sides, as they come and in the eigenbases, one gradient, and the products of them.
@@ -189,28 +197,42 @@ pub(crate) const fn apply_scratch_len<T: Scalar, M: Map<T>>(shape: LayerShape) -
 // Inlined where the map is known, so that a program links the lengths of no routine that its map does not call.
 #[inline(always)]
 const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> usize {
-    let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
+    let (m, n, smallest) = (shape.outputs(), shape.inputs(), shape.smallest_side());
+    let has_squares = workspace.both_squares > 0 || workspace.largest_squares > 0;
+    let largest = match workspace.routine {
+        // The other side may be as long as a vocabulary: no square of it occurs.
+        Routine::None if !has_squares => 0,
+        Routine::LeftProducts | Routine::OutputBasis(_) if !has_squares => m,
+        _ => shape.largest_side(),
+    };
     let square = largest.saturating_mul(largest);
     if square > usize::MAX / 4 {
         return usize::MAX; // The routines' own lengths, a few squares, would not fit.
     }
-    // At every shape that occurs: nothing says that a larger matrix takes more.
-    let products = max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n));
-    let smallest = shape.smallest_side();
     let routine = match workspace.routine {
         Routine::None => 0,
-        Routine::Products => products,
+        Routine::Products => products_len::<T>(shape),
+        Routine::LeftProducts => product::gemm_scratch_len::<T>(m, n, m),
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
         Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
+        Routine::OutputBasis(method) => (2 * square + m).saturating_add(method.scratch_len::<T>(m)),
         Routine::Reduction(method) => {
             max(method.scratch_len::<T>(smallest), eigh::qr::tridiagonal_scratch_len::<T>(largest))
         }
-        Routine::Shifted => max(products, shifted::solve_scratch_len::<T>(largest, smallest)),
+        Routine::Shifted => max(products_len::<T>(shape), shifted::solve_scratch_len::<T>(largest, smallest)),
     };
-    let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
+    let both = m.saturating_mul(m).saturating_add(n.saturating_mul(n));
+    let squares = both.saturating_mul(workspace.both_squares);
     let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));
     let weights = shape.weights().saturating_mul(workspace.per_weight);
-    squares.saturating_add(weights).saturating_add(workspace.vectors * (m + n)).saturating_add(routine)
+    let vectors = m.saturating_add(n).saturating_mul(workspace.vectors);
+    squares.saturating_add(weights).saturating_add(vectors).saturating_add(routine)
+}
+
+/// At every shape that occurs: nothing says that a larger matrix takes more.
+const fn products_len<T: Scalar>(shape: LayerShape) -> usize {
+    let (m, n) = (shape.outputs(), shape.inputs());
+    max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n))
 }
 
 const fn max(a: usize, b: usize) -> usize {
@@ -461,7 +483,9 @@ impl<'s, T: Scalar> LayerState<'s, T> {
         sums.into_iter().flatten().for_each(|sum| *sum *= keep);
         match per_case {
             PerCase::Nothing => (),
-            PerCase::RotatedSquares => self.per_weight.iter_mut().for_each(|sum| *sum *= keep),
+            PerCase::Squares | PerCase::RotatedSquares => {
+                self.per_weight.iter_mut().for_each(|sum| *sum *= keep)
+            }
         }
     }
 

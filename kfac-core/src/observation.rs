@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
-use crate::map::{FactorMap, MomentMap, PerCase};
+use crate::map::{FactorMap, MomentMap};
 use crate::memory::observe_scratch_len;
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
@@ -53,7 +53,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(state.side(side).magnitude(), traces)?;
         }
-        if M::PER_CASE == PerCase::RotatedSquares {
+        if M::PER_CASE.is_squares() {
             update.expect_room_for_squares(state.per_weight, &checked.traces)?;
         }
 

@@ -43,8 +43,7 @@ impl<'a, T: Scalar> Normalised<'a, T> {
     /// In the gradients that are made of them, a bad number could no longer be told from one of `g`.
     fn checked(self) -> Result<Self, EvidenceError> {
         let columns = 0..self.rows.cols();
-        let mut entries =
-            self.places.rows().flat_map(|row| columns.clone().map(move |column| (row, column)));
+        let mut entries = self.places.rows().flat_map(|row| columns.clone().map(move |column| (row, column)));
         match entries.find(|&(row, column)| !self.rows.at(row, column).is_finite()) {
             None => Ok(self),
             Some((row, column)) => Err(EvidenceError::NotFinite { row, column }),

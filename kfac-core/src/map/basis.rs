@@ -9,8 +9,7 @@ use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 
 /// Scratch of [`decompose`], less the solver's: the factor, and the new eigenvectors and eigenvalues until they are known
 /// to be good.
-pub(super) const DECOMPOSITION: Workspace =
-    Workspace { both_squares: 0, largest_squares: 2, vectors: 1, per_weight: 0, routine: Routine::None };
+pub(super) const DECOMPOSITION: Workspace = Workspace { largest_squares: 2, vectors: 1, ..Workspace::NONE };
 
 /// What a schedule counts on for [`decompose`] by this solver, on either side.
 pub(super) const fn decomposition_cost(method: Method, sweeps: u32) -> Cost {
@@ -52,6 +51,11 @@ pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     Ok(Refreshed { flops: S::METHOD.flops(n, outcome.sweeps), sweeps: outcome.sweeps, zero_trace })
 }
 
+/// The largest of numbers that are not negative.
+pub(super) fn largest<T: Scalar>(numbers: &[T]) -> T {
+    numbers.iter().fold(T::ZERO, |most, &number| most.maximum(number))
+}
+
 /// Is the diagonal of a second moment zero, and with it all of it?
 pub(super) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
     factor.iter().step_by(n + 1).all(|&value| value == T::ZERO)
@@ -59,7 +63,7 @@ pub(super) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
 
 /// Scratch of [`in_eigenbases`]: the half-transformed gradient.
 pub(super) const ROTATION: Workspace =
-    Workspace { both_squares: 0, largest_squares: 0, vectors: 0, per_weight: 1, routine: Routine::Products };
+    Workspace { per_weight: 1, routine: Routine::Products, ..Workspace::NONE };
 
 /// `V <- Q_G [divide(Q_Gᵀ V Q_A)] Q_Aᵀ`.
 pub(super) fn in_eigenbases<T: Scalar, K: Kernel<T>>(

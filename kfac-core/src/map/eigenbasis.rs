@@ -1,4 +1,4 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
+use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest};
 use super::{
     Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, Workspace,
 };
@@ -79,7 +79,6 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
         v: &mut [T],
         scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
         let (input, output) = (largest(layer.input.diagonal), largest(layer.output.diagonal));
         if !(output * input + lambda).is_finite() {
             return Err(MapError::Range { input: input.to_f64(), output: output.to_f64() });
