@@ -6,6 +6,7 @@ pub mod bad;
 pub mod convolution;
 pub mod dense;
 pub mod golden;
+pub mod layer;
 pub mod net;
 pub mod run;
 
