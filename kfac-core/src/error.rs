@@ -80,6 +80,17 @@ pub enum LayerErrorKind {
         /// Cases so far, with the refused ones.
         found: usize,
     },
+    /// Rows of a layer with several positions a case: their products do not add up to those of the gradient.
+    SeveralPositions {
+        /// Positions of a case.
+        positions: usize,
+    },
+    /// The gradient must contain the l2 weight decay, and its rows do not: only
+    /// [`precondition`](crate::Preconditioner::precondition) can be handed it.
+    RowsWithWeightDecay {
+        /// `η`.
+        l2: f64,
+    },
     /// The layer's inverse could not be computed three times in a row. The last good one stays in force.
     ThirdFailure(MapError),
     /// The layer's inverse could not be applied.
@@ -159,6 +170,16 @@ impl From<ShapeError> for LayerErrorKind {
     }
 }
 
+impl From<MapError> for LayerErrorKind {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Scratch(error) => Self::Scratch(error),
+            MapError::Internal(error) => Self::Internal(error),
+            other => Self::Apply(other),
+        }
+    }
+}
+
 impl From<ProductError> for LayerErrorKind {
     fn from(error: ProductError) -> Self {
         match error {
@@ -204,6 +225,12 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::TooManyCases { announced, found } => {
                 write!(f, "{found} cases were added to an observation of {announced}")
+            }
+            Self::SeveralPositions { positions } => {
+                write!(f, "rows of one position a case are needed, these have {positions}")
+            }
+            Self::RowsWithWeightDecay { l2 } => {
+                write!(f, "the rows do not contain the l2 weight decay of {l2:e}: form the gradient")
             }
             Self::ThirdFailure(error) => write!(f, "the third refresh in a row failed: {error}"),
             Self::Apply(error) => write!(f, "the gradient cannot be preconditioned: {error}"),

@@ -29,7 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::map::{Map, PerCase, Routine, Workspace};
+use crate::map::{Map, PerCase, Routine, RowsMap, RowsRoute, Workspace};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
 use kfac_linalg::{
@@ -143,6 +143,51 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
         layer += 1;
     }
     most
+}
+
+/// Scratch, in elements, that [`precondition_rows`](crate::Preconditioner::precondition_rows) can do with for any layer of
+/// this network and up to `batch` cases.
+pub const fn rows_scratch_len<T: Scalar, K: Kernel<T>, M: RowsMap<T>>(
+    net: &[LayerShape],
+    batch: usize,
+) -> usize {
+    let mut most = 0;
+    let mut layer = 0;
+    while layer < net.len() {
+        most = max(most, layer_rows_scratch_len::<T, K, M>(net[layer], batch));
+        layer += 1;
+    }
+    most
+}
+
+/// For one layer: `U`, and then either way to it. Any batch may have to go by way of `V`.
+pub(crate) const fn layer_rows_scratch_len<T: Scalar, K: Kernel<T>, M: RowsMap<T>>(
+    shape: LayerShape,
+    batch: usize,
+) -> usize {
+    let apply = shape.weights().saturating_add(workspace_len::<T>(M::APPLY, shape));
+    let by_gradient = max(cases_len::<T, K>(shape), apply);
+    // Smaller batches take less, and larger ones do not go this way.
+    let by_rows = batch_rows_len::<T>(M::ROWS, shape, M::ROWS.largest_batch(shape, batch));
+    shape.weights().saturating_add(max(by_gradient, by_rows))
+}
+
+/// Rows of both sides, as they come and multiplied, and what the products and their sums take.
+const fn batch_rows_len<T: Scalar>(route: RowsRoute, shape: LayerShape, batch: usize) -> usize {
+    let (m, n) = (shape.outputs(), shape.inputs());
+    let gemm = max(product::gemm_scratch_len::<T>(batch, m, m), product::gemm_scratch_len::<T>(batch, n, n));
+    let gemm = max(gemm, product::gemm_scratch_len::<T>(m, n, batch));
+    let rows = m.saturating_add(n).saturating_mul(2).saturating_mul(batch);
+    let others = match route {
+        RowsRoute::Inverses => {
+            let sums = product::gemm_scratch_len::<T>(batch, batch, shape.largest_side());
+            let squares = batch.saturating_mul(batch).saturating_mul(2);
+            let inverse = shape.largest_side().saturating_mul(shape.largest_side());
+            max(gemm, sums).saturating_add(squares).saturating_add(inverse)
+        }
+        RowsRoute::Bases => max(gemm, products_len::<T>(shape)).saturating_add(shape.weights()),
+    };
+    rows.saturating_add(others)
 }
 
 /// What adding the second moments takes, one side after the other, and then what the map learns of single cases.

@@ -1,8 +1,10 @@
 //! Gradients of single cases, `Σ g āᵀ` over the positions of each, as they are or in the eigenbases, and sums of their
 //! squares.
 
-use super::take;
+use super::basis::largest;
+use super::{MapError, take};
 use crate::evidence::{Evidence, Inputs};
+use crate::memory::LayerState;
 use crate::shape::LayerShape;
 use kfac_linalg::product::{Accumulate, ProductError, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
@@ -67,6 +69,24 @@ impl<'a, T: Scalar, K: Kernel<T>> CaseGradients<'a, T, K> {
         } else {
             self.add_sums_over_positions(evidence, per_case, sums)
         }
+    }
+
+    /// `sum += scale Σ g āᵀ` over all places.
+    pub(super) fn add_sum<I: Inputs<T> + ?Sized>(
+        &mut self,
+        evidence: &Evidence<'_, T, I>,
+        scale: T,
+        sum: &mut [T],
+    ) -> Result<(), ProductError> {
+        for place in evidence.positions() {
+            self.push(evidence, place);
+            if self.is_full() {
+                let count = self.gathered_rows()?;
+                self.add_products(count, Accumulate::Add(scale), sum)?;
+            }
+        }
+        let count = self.gathered_rows()?;
+        self.add_products(count, Accumulate::Add(scale), sum)
     }
 
     fn is_full(&self) -> bool {
@@ -158,5 +178,22 @@ impl<'a, T: Scalar, K: Kernel<T>> CaseGradients<'a, T, K> {
         let (inputs, gradients) =
             (MatRef::row_major(inputs, count, n)?, MatRef::row_major(gradients, count, m)?);
         gemm(self.kernel, MatMut::row_major(sum, m, n)?, add, gradients.transposed(), inputs, self.scratch)
+    }
+}
+
+/// Refuses sums of squares whose mean is not finite with the damping: what is divided by it would vanish.
+pub(super) fn expect_second_moments<T: Scalar>(layer: &LayerState<'_, T>, lambda: T) -> Result<(), MapError> {
+    let largest = largest(layer.per_weight) * layer.output.normaliser();
+    if (largest + lambda).is_finite() {
+        return Ok(());
+    }
+    Err(MapError::Scales { largest: largest.to_f64() })
+}
+
+/// `V <- V / (s + λ)`, element by element.
+pub(super) fn divide_by_second_moments<T: Scalar>(layer: &LayerState<'_, T>, lambda: T, v: &mut [T]) {
+    let normaliser = layer.output.normaliser();
+    for (value, &sum) in v.iter_mut().zip(&*layer.per_weight) {
+        *value /= sum * normaliser + lambda;
     }
 }

@@ -1,5 +1,4 @@
-use super::basis::largest;
-use super::case_gradients::CaseGradients;
+use super::case_gradients::{CaseGradients, divide_by_second_moments, expect_second_moments};
 use super::{
     Cost, Cubic, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Workspace, take,
 };
@@ -61,14 +60,8 @@ impl<T: Scalar> Map<T> for Diagonal {
         v: &mut [T],
         _scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let normaliser = layer.output.normaliser();
-        let largest = largest(layer.per_weight) * normaliser;
-        if !(largest + lambda).is_finite() {
-            return Err(MapError::Scales { largest: largest.to_f64() });
-        }
-        for (value, &sum) in v.iter_mut().zip(&*layer.per_weight) {
-            *value /= sum * normaliser + lambda;
-        }
+        expect_second_moments(layer, lambda)?;
+        divide_by_second_moments(layer, lambda, v);
         Ok(())
     }
 }

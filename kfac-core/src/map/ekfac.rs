@@ -1,7 +1,10 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest};
-use super::case_gradients::CaseGradients;
+use super::basis::{
+    DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest, rows_in_eigenbases,
+};
+use super::case_gradients::{CaseGradients, divide_by_second_moments, expect_second_moments};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, Workspace,
+    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine,
+    RowProducts, RowsMap, RowsRoute, Workspace,
 };
 use crate::evidence::{Evidence, Inputs};
 use crate::memory::{LayerState, Layout, SideLayout};
@@ -92,16 +95,24 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
         v: &mut [T],
         scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let normaliser = layer.output.normaliser();
-        let largest = largest(layer.per_weight) * normaliser;
-        if !(largest + lambda).is_finite() {
-            return Err(MapError::Scales { largest: largest.to_f64() });
-        }
-        in_eigenbases(kernel, layer, v, scratch, |v| {
-            for (value, &sum) in v.iter_mut().zip(&*layer.per_weight) {
-                *value /= sum * normaliser + lambda;
-            }
-        })
+        expect_second_moments(layer, lambda)?;
+        in_eigenbases(kernel, layer, v, scratch, |v| divide_by_second_moments(layer, lambda, v))
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> RowsMap<T> for Ekfac<S> {
+    const ROWS: RowsRoute = RowsRoute::Bases;
+
+    fn apply_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        rows: BatchRows<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<Option<RowProducts<T>>, MapError> {
+        expect_second_moments(layer, lambda)?;
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v| divide_by_second_moments(layer, lambda, v))
     }
 }
 

@@ -18,6 +18,7 @@ mod eigenbasis;
 mod ekfac;
 mod embedding;
 mod factored;
+mod rows;
 mod shifted;
 
 pub use diagonal::Diagonal;
@@ -25,6 +26,8 @@ pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
 pub use embedding::Embedding;
 pub use factored::Factored;
+pub(crate) use rows::form_gradient;
+pub use rows::{BatchRows, RowProducts, RowsMap, RowsRoute};
 pub use shifted::Shifted;
 
 use crate::damping::split::DampingError;
