@@ -65,13 +65,13 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
 
         let (u, scratch) = scratch.split_at_mut(shape.weights());
         let products = if M::ROWS.is_cheaper(shape, cases) {
-            self.from_rows(layer, &evidence, (cases, &mut *u), scratch)?
+            self.by_rows(layer, &evidence, (cases, &mut *u), scratch)?
         } else {
             None
         };
         let products = match products {
             Some(products) => products,
-            None => self.from_formed_gradient(layer, &evidence, (cases, &mut *u), scratch)?,
+            None => self.by_gradient(layer, &evidence, (cases, &mut *u), scratch)?,
         };
         for (index, row) in u.chunks_exact(shape.inputs()).enumerate() {
             out.write_row(index, row);
@@ -82,7 +82,7 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     }
 
     /// By the map's own way from the rows.
-    fn from_rows<I: Inputs<T> + ?Sized>(
+    fn by_rows<I: Inputs<T> + ?Sized>(
         &mut self,
         layer: usize,
         evidence: &Evidence<'_, T, I>,
@@ -108,7 +108,7 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     }
 
     /// By `V`, as `precondition` does it.
-    fn from_formed_gradient<I: Inputs<T> + ?Sized>(
+    fn by_gradient<I: Inputs<T> + ?Sized>(
         &mut self,
         layer: usize,
         evidence: &Evidence<'_, T, I>,

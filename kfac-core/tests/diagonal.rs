@@ -275,10 +275,12 @@ fn the_scale_of_the_gradients_enters_squared() {
     let gradients = OutputGradients::per_case(g);
     let layer = OneLayer { shape: SHAPE, inputs: &Reduced(&a), gradients, lambda: LAMBDA };
     let reduced = |rows: &CaseRows| -> CaseRows {
-        let sum = |pick: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-            (0..pick(&rows[0]).len()).map(|i| rows.iter().map(|row| pick(row)[i]).sum()).collect()
-        };
-        vec![(sum(|row| &row.0).iter().map(|a| a / 4.0).collect(), sum(|row| &row.1))]
+        let mut sums = (vec![0.0; 5], vec![0.0; 3]);
+        for (a, g) in rows {
+            sums.0.iter_mut().zip(a).for_each(|(sum, a)| *sum += a / 4.0);
+            sums.1.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
+        }
+        vec![sums]
     };
     let gradients: Vec<_> = batch.cases().iter().map(|rows| case_gradient(SHAPE, &reduced(rows))).collect();
     let want = over_diagonal(&fisher_block(&gradients), LAMBDA, &v);
