@@ -198,11 +198,12 @@ impl<T: Scalar> Update<T> {
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 
-    /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares.
+    /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares, and it is
+    /// squared before it is scaled.
     fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
         let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
         let [inputs, gradients] = added;
-        let squares = (self.per_case * inputs.sum()) * gradients.sum();
-        gradients.bounded(self.keep * present + squares).map(|_| ())
+        let squares = gradients.bounded(inputs.sum() * gradients.sum())?;
+        gradients.bounded(self.keep * present + self.per_case * squares).map(|_| ())
     }
 }

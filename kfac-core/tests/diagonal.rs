@@ -318,19 +318,61 @@ fn it_keeps_one_number_a_weight_and_a_refresh_is_free() {
     assert_eq!((report.units, report.flops, report.without_statistics, report.zero_traces), (1, 0, 1, 0));
 }
 
-/// Squares that leave the range of the numbers are refused before they are added, though inputs and gradients fit.
+/// Squares that leave the range of the numbers are refused before they are added, though inputs and gradients fit; also
+/// where only the case's share of them would fit.
 #[test]
 fn squares_that_would_overflow_are_refused_and_the_layer_is_left_as_it_was() {
     let net = [LayerShape::dense(2, 2).without_bias()];
     let mut room = Room::<f32>::new::<Diagonal, Reproducible>(&net);
     let (mut kfac, scratch) = room.precondition(&net, Diagonal, Reproducible);
-    let large = [1e11_f32, 0.0, 1.0, -1e11];
-    let rows = MatRef::row_major(&large, 2, 2).unwrap();
     let before = common::saved(&kfac);
-    let error = kfac.observe(2).add(0, &Rows(rows), OutputGradients::per_case(rows), scratch).unwrap_err();
-    let LayerError { layer: 0, kind: LayerErrorKind::Overflow { largest, .. } } = error else {
-        panic!("{error}")
-    };
-    assert_eq!(largest, f64::from(1e11_f32));
-    assert_eq!(common::saved(&kfac), before);
+    for (size, announced) in [(1e11_f32, 2), (5e9, 100)] {
+        let large = [size, 0.0, 1.0, -size];
+        let rows = MatRef::row_major(&large, 2, 2).unwrap();
+        let refused = kfac.observe(announced).add(0, &Rows(rows), OutputGradients::per_case(rows), scratch);
+        let LayerError { layer: 0, kind: LayerErrorKind::Overflow { largest, .. } } = refused.unwrap_err()
+        else {
+            panic!("{size} is refused by another name")
+        };
+        assert_eq!(largest, f64::from(size));
+        assert_eq!(common::saved(&kfac), before);
+    }
+}
+
+/// One layer on both halves of the input, the outputs side by side, with a bias in the first use alone: a column of 1 and 0.
+/// One case, at every column of the output's Hessian. Both the diagonal and the factors are exact there.
+#[test]
+fn a_tied_weight_with_a_bias_in_one_of_its_uses_is_exact() {
+    let shape = LayerShape::dense(5, 4).without_bias();
+    let (mut inputs, v) = (random::<f64>(10, 1), random::<f64>(20, 2));
+    (inputs[4], inputs[9]) = (1.0, 0.0);
+    let rows = Sequence::new(MatRef::row_major(&inputs, 2, 5).unwrap(), 2).unwrap();
+    // Output `4 use + i` has the derivative `inputs[use]` in row `i` of the weights.
+    let mut block = Matrix::zeros(20, 20);
+    for output in 0..8 {
+        let mut derivative = vec![0.0; 20];
+        derivative[output % 4 * 5..][..5].copy_from_slice(&inputs[output / 4 * 5..][..5]);
+        block.add_outer(1.0, &derivative, &derivative);
+    }
+    let net = [shape];
+    fn u<M: FactorMap<f64>>(map: M, net: &[LayerShape], rows: &Sequence<'_, f64>, v: &[f64]) -> Vec<f64> {
+        let mut room = Room::new::<M, Reproducible>(net);
+        let (mut kfac, scratch) = room.precondition(net, map, Reproducible);
+        kfac.set_damping(LAMBDA).unwrap();
+        let mut observation = kfac.observe(8);
+        for output in 0..8 {
+            let mut column = [0.0; 8];
+            column[output] = 1.0;
+            let gradients = MatRef::row_major(&column, 2, 4).unwrap();
+            let gradients = OutputGradients::of_hessian_column(gradients, 8);
+            observation.add(0, rows, gradients, scratch).unwrap();
+        }
+        kfac.refresh(scratch).unwrap();
+        let mut u = v.to_vec();
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        u
+    }
+    assert_close("diagonal", &u(Diagonal, &net, &rows, &v), &over_diagonal(&block, LAMBDA, &v), 1e-12);
+    let full = block.shifted(LAMBDA).solve(&v);
+    assert_close("factors", &u(Eigenbasis::full(), &net, &rows, &v), &full, 1e-12);
 }

@@ -96,7 +96,8 @@ pub trait Map<T: Scalar>: Copy {
     const DAMPING: DampingInForce;
 }
 
-/// A map that is fed layer inputs and output gradients, from which it keeps the factors `A` and `G`.
+/// A map that is fed layer inputs and output gradients, from which it keeps what [`Map::LAYOUT`] says of the factors `A` and
+/// `G`, and of single cases what [`Map::PER_CASE`] says.
 pub trait FactorMap<T: Scalar>: Map<T> {
     /// Adds what it learns of single cases, as [`Map::PER_CASE`] says: `per_case` times that of each. The evidence has been
     /// checked, and where [`PerCase::needs_bases`] says so, both bases are there.

@@ -8,6 +8,7 @@ pub mod dense;
 pub mod golden;
 pub mod layer;
 pub mod net;
+pub mod rows;
 pub mod run;
 
 use dense::Matrix;
