@@ -51,6 +51,15 @@ pub enum LayerErrorKind {
         /// That factor.
         factor: f64,
     },
+    /// The inputs name a [token](crate::evidence::Inputs::token) that the layer does not have.
+    UnknownToken {
+        /// Row of the inputs, `case * positions + position`.
+        row: usize,
+        /// Its token.
+        token: usize,
+        /// Tokens that the layer has.
+        features: usize,
+    },
     /// Every number is finite, but their squares do not add up to a finite number.
     Overflow {
         /// In which argument.
@@ -70,6 +79,17 @@ pub enum LayerErrorKind {
         announced: usize,
         /// Cases so far, with the refused ones.
         found: usize,
+    },
+    /// Rows of a layer with several positions a case: their products do not add up to those of the gradient.
+    SeveralPositions {
+        /// Positions of a case.
+        positions: usize,
+    },
+    /// The gradient must contain the l2 weight decay, and its rows do not: only
+    /// [`precondition`](crate::Preconditioner::precondition) can be handed it.
+    RowsWithWeightDecay {
+        /// `η`.
+        l2: f64,
     },
     /// The layer's inverse could not be computed three times in a row. The last good one stays in force.
     ThirdFailure(MapError),
@@ -156,6 +176,16 @@ impl From<ScratchError> for LayerErrorKind {
     }
 }
 
+impl From<MapError> for LayerErrorKind {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Scratch(error) => Self::Scratch(error),
+            MapError::Internal(error) => Self::Internal(error),
+            other => Self::Apply(other),
+        }
+    }
+}
+
 impl From<ProductError> for LayerErrorKind {
     fn from(error: ProductError) -> Self {
         match error {
@@ -188,6 +218,9 @@ impl fmt::Display for LayerErrorKind {
             Self::GradientScale { factor } => {
                 write!(f, "the output gradients would be multiplied by {factor:e}, which no loss asks for")
             }
+            Self::UnknownToken { row, token, features } => {
+                write!(f, "the token {token} in row {row} is beyond the {features} of the layer")
+            }
             Self::Overflow { quantity, largest } => {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")
             }
@@ -198,6 +231,12 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::TooManyCases { announced, found } => {
                 write!(f, "{found} cases were added to an observation of {announced}")
+            }
+            Self::SeveralPositions { positions } => {
+                write!(f, "rows of one position a case are needed, these have {positions}")
+            }
+            Self::RowsWithWeightDecay { l2 } => {
+                write!(f, "the rows do not contain the l2 weight decay of {l2:e}: form the gradient")
             }
             Self::ThirdFailure(error) => write!(f, "the third refresh in a row failed: {error}"),
             Self::Apply(error) => write!(f, "the gradient cannot be preconditioned: {error}"),

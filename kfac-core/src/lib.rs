@@ -20,6 +20,9 @@
 //! | a gradient stored as inputs x outputs | [`LayerGradient`] on [`MatMut::transposed`](linalg::MatMut::transposed) |
 //! | weight and bias gradients apart | [`LayerGradient::with_bias`] |
 //! | all gradients in one slice | [`Preconditioner::precondition_flat`] |
+//! | the rows of a small batch and no gradient yet | [`Preconditioner::precondition_rows`] |
+//! | token ids | [`Tokens`](evidence::Tokens), best with [`Embedding`](map::Embedding) |
+//! | scale and shift of a normalisation | [`Normalised`](evidence::Normalised), best with [`Diagonal`](map::Diagonal) |
 //!
 //! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
 //!
@@ -48,6 +51,7 @@ pub mod posterior;
 mod preconditioner;
 pub mod recipe;
 pub mod report;
+mod rows;
 pub mod sampling;
 pub mod saved;
 pub mod schedule;

@@ -33,7 +33,7 @@ mod plan;
 
 pub use plan::{LayerPlan, Plan};
 
-use crate::map::{Map, PerCase, Routine, Workspace};
+use crate::map::{Map, PerCase, Routine, RowsMap, RowsRoute, Workspace};
 use crate::shape::{LayerShape, Side};
 use core::fmt;
 use kfac_linalg::{
@@ -149,6 +149,51 @@ pub const fn scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(net: &[LayerShape])
     most
 }
 
+/// Scratch, in elements, that [`precondition_rows`](crate::Preconditioner::precondition_rows) can do with for any layer of
+/// this network and up to `batch` cases.
+pub const fn rows_scratch_len<T: Scalar, K: Kernel<T>, M: RowsMap<T>>(
+    net: &[LayerShape],
+    batch: usize,
+) -> usize {
+    let mut most = 0;
+    let mut layer = 0;
+    while layer < net.len() {
+        most = max(most, layer_rows_scratch_len::<T, K, M>(net[layer], batch));
+        layer += 1;
+    }
+    most
+}
+
+/// For one layer: `U`, and then either way to it. Any batch may have to go by way of `V`.
+pub(crate) const fn layer_rows_scratch_len<T: Scalar, K: Kernel<T>, M: RowsMap<T>>(
+    shape: LayerShape,
+    batch: usize,
+) -> usize {
+    let apply = shape.weights().saturating_add(workspace_len::<T>(M::APPLY, shape));
+    let by_gradient = max(cases_len::<T, K>(shape), apply);
+    // Smaller batches take less, and larger ones do not go this way.
+    let by_rows = batch_rows_len::<T>(M::ROWS, shape, M::ROWS.largest_batch(shape, batch));
+    shape.weights().saturating_add(max(by_gradient, by_rows))
+}
+
+/// Rows of both sides, as they come and multiplied, and what the products and their sums take.
+const fn batch_rows_len<T: Scalar>(route: RowsRoute, shape: LayerShape, batch: usize) -> usize {
+    let (m, n) = (shape.outputs(), shape.inputs());
+    let gemm = max(product::gemm_scratch_len::<T>(batch, m, m), product::gemm_scratch_len::<T>(batch, n, n));
+    let gemm = max(gemm, product::gemm_scratch_len::<T>(m, n, batch));
+    let rows = m.saturating_add(n).saturating_mul(2).saturating_mul(batch);
+    let others = match route {
+        RowsRoute::Inverses => {
+            let sums = product::gemm_scratch_len::<T>(batch, batch, shape.largest_side());
+            let squares = batch.saturating_mul(batch).saturating_mul(2);
+            let inverse = shape.largest_side().saturating_mul(shape.largest_side());
+            max(gemm, sums).saturating_add(squares).saturating_add(inverse)
+        }
+        RowsRoute::Bases => max(gemm, products_len::<T>(shape)).saturating_add(shape.weights()),
+    };
+    rows.saturating_add(others)
+}
+
 /// What adding the second moments takes, one side after the other, and then what the map learns of single cases.
 pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
     let inputs = moment_scratch_len::<T, K>(M::LAYOUT.input.moment, shape.inputs());
@@ -156,6 +201,7 @@ pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shap
     let moments = max(inputs, outputs);
     match M::PER_CASE {
         PerCase::Nothing => moments,
+        PerCase::Squares => max(moments, cases_len::<T, K>(shape)),
         PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
     }
 }
@@ -166,6 +212,13 @@ const fn moment_scratch_len<T: Scalar, K: Kernel<T>>(moment: Moment, width: usiz
         Moment::Full => panel_len::<T, K>(width),
         Moment::Diagonal | Moment::None => width,
     }
+}
+
+/// Rows of both sides, one gradient, and the products of them.
+const fn cases_len<T: Scalar, K: Kernel<T>>(shape: LayerShape) -> usize {
+    let (m, n, rows) = (shape.outputs(), shape.inputs(), K::PANEL_ROWS);
+    let panels = m.saturating_add(n).saturating_mul(rows);
+    panels.saturating_add(shape.weights()).saturating_add(product::gemm_scratch_len::<T>(m, n, rows))
 }
 
 /// Rows of both sides, as they come and in the eigenbases, one gradient, and the products of them.
@@ -193,28 +246,42 @@ pub(crate) const fn apply_scratch_len<T: Scalar, M: Map<T>>(shape: LayerShape) -
 // Inlined where the map is known, so that a program links the lengths of no routine that its map does not call.
 #[inline(always)]
 const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> usize {
-    let (m, n, largest) = (shape.outputs(), shape.inputs(), shape.largest_side());
+    let (m, n, smallest) = (shape.outputs(), shape.inputs(), shape.smallest_side());
+    let has_squares = workspace.both_squares > 0 || workspace.largest_squares > 0;
+    let largest = match workspace.routine {
+        // The other side may be as long as a vocabulary: no square of it occurs.
+        Routine::None if !has_squares => 0,
+        Routine::LeftProducts | Routine::OutputBasis(_) if !has_squares => m,
+        _ => shape.largest_side(),
+    };
     let square = largest.saturating_mul(largest);
     if square > usize::MAX / 4 {
         return usize::MAX; // The routines' own lengths, a few squares, would not fit.
     }
-    // At every shape that occurs: nothing says that a larger matrix takes more.
-    let products = max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n));
-    let smallest = shape.smallest_side();
     let routine = match workspace.routine {
         Routine::None => 0,
-        Routine::Products => products,
+        Routine::Products => products_len::<T>(shape),
+        Routine::LeftProducts => product::gemm_scratch_len::<T>(m, n, m),
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
         Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
+        Routine::OutputBasis(method) => (2 * square + m).saturating_add(method.scratch_len::<T>(m)),
         Routine::Reduction(method) => {
             max(method.scratch_len::<T>(smallest), eigh::qr::tridiagonal_scratch_len::<T>(largest))
         }
-        Routine::Shifted => max(products, shifted::solve_scratch_len::<T>(largest, smallest)),
+        Routine::Shifted => max(products_len::<T>(shape), shifted::solve_scratch_len::<T>(largest, smallest)),
     };
-    let squares = (m * m + n * n).saturating_mul(workspace.both_squares);
+    let both = m.saturating_mul(m).saturating_add(n.saturating_mul(n));
+    let squares = both.saturating_mul(workspace.both_squares);
     let squares = squares.saturating_add(square.saturating_mul(workspace.largest_squares));
     let weights = shape.weights().saturating_mul(workspace.per_weight);
-    squares.saturating_add(weights).saturating_add(workspace.vectors * (m + n)).saturating_add(routine)
+    let vectors = m.saturating_add(n).saturating_mul(workspace.vectors);
+    squares.saturating_add(weights).saturating_add(vectors).saturating_add(routine)
+}
+
+/// At every shape that occurs: nothing says that a larger matrix takes more.
+const fn products_len<T: Scalar>(shape: LayerShape) -> usize {
+    let (m, n) = (shape.outputs(), shape.inputs());
+    max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n))
 }
 
 const fn max(a: usize, b: usize) -> usize {
@@ -465,7 +532,9 @@ impl<'s, T: Scalar> LayerState<'s, T> {
         sums.into_iter().flatten().for_each(|sum| *sum *= keep);
         match per_case {
             PerCase::Nothing => (),
-            PerCase::RotatedSquares => self.per_weight.iter_mut().for_each(|sum| *sum *= keep),
+            PerCase::Squares | PerCase::RotatedSquares => {
+                self.per_weight.iter_mut().for_each(|sum| *sum *= keep)
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
-use crate::map::{FactorMap, MomentMap, PerCase};
+use crate::map::{FactorMap, MomentMap};
 use crate::memory::observe_scratch_len;
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
@@ -53,7 +53,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(state.side(side).magnitude(), traces)?;
         }
-        if M::PER_CASE == PerCase::RotatedSquares {
+        if M::PER_CASE.is_squares() {
             update.expect_room_for_squares(state.per_weight, &checked.traces)?;
         }
 
@@ -198,11 +198,12 @@ impl<T: Scalar> Update<T> {
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 
-    /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares.
+    /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares, and it is
+    /// squared before it is scaled.
     fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
         let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
         let [inputs, gradients] = added;
-        let squares = (self.per_case * inputs.sum()) * gradients.sum();
-        gradients.bounded(self.keep * present + squares).map(|_| ())
+        let squares = gradients.bounded(inputs.sum() * gradients.sum())?;
+        gradients.bounded(self.keep * present + self.per_case * squares).map(|_| ())
     }
 }

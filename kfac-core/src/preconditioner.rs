@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
-use crate::map::{DampingInForce, FactorMap, Map, MapError};
+use crate::map::{DampingInForce, FactorMap, Map};
 use crate::memory::{
     Buffer, LayerSlot, LayerState, Moment, Net, Storage, StorageError, apply_scratch_len, scratch_len,
     state_len,
@@ -352,12 +352,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         let &shape = self.net.get(layer).ok_or(LayerErrorKind::NoSuchLayer { layers: self.net.len() })?;
         gradient.expect_shape(shape)?;
         self.expect_scratch(layer, apply_scratch_len::<T, M>(shape), scratch).map_err(|error| error.kind)?;
-        if !self.slots[layer].is_ready() {
-            return Err(match self.slots[layer].updates {
-                0 => LayerErrorKind::NoStatistics,
-                _ => LayerErrorKind::NotReady,
-            });
-        }
+        self.expect_ready(layer)?;
         let row = &mut scratch[..shape.inputs()];
         let mut squares = SquareSum::new(Quantity::Gradient);
         for index in 0..shape.outputs() {
@@ -387,18 +382,8 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         for (index, out) in v.chunks_exact_mut(shape.inputs()).enumerate() {
             gradient.read_row(index, out);
         }
-        let (map, kernel, lambda) = (self.map, self.kernel, self.damping + self.l2);
-        map.apply(kernel, &self.layer_state(layer), lambda, v, scratch).map_err(|error| match error {
-            MapError::Scratch(error) => LayerErrorKind::Scratch(error),
-            MapError::Internal(error) => LayerErrorKind::Internal(error),
-            other => LayerErrorKind::Apply(other),
-        })?;
+        self.apply_map(layer, v, scratch)?;
         let u = v;
-        let mut squares = SquareSum::new(Quantity::Preconditioned);
-        for (index, u_row) in u.chunks_exact(shape.inputs()).enumerate() {
-            squares.add(index, u_row)?;
-        }
-        squares.finish()?;
         let mut inner = T::ZERO;
         for (index, u_row) in u.chunks_exact(shape.inputs()).enumerate() {
             gradient.read_row(index, row);
@@ -406,6 +391,35 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
             gradient.write_row(index, u_row);
         }
         Ok(inner)
+    }
+
+    /// `V` to `U` in place, refused where it left the range of `T`.
+    pub(crate) fn apply_map(
+        &mut self,
+        layer: usize,
+        v: &mut [T],
+        scratch: &mut [T],
+    ) -> Result<(), LayerErrorKind> {
+        let (map, kernel, lambda) = (self.map, self.kernel, self.damping + self.l2);
+        map.apply(kernel, &self.layer_state(layer), lambda, v, scratch)?;
+        Self::expect_finite(v, self.net[layer].inputs())
+    }
+
+    /// Refuses a `U` that is not finite, or whose squares are not.
+    pub(crate) fn expect_finite(u: &[T], width: usize) -> Result<(), LayerErrorKind> {
+        let mut squares = SquareSum::new(Quantity::Preconditioned);
+        for (index, row) in u.chunks_exact(width).enumerate() {
+            squares.add(index, row)?;
+        }
+        squares.finish().map(|_| ())
+    }
+
+    pub(crate) fn expect_ready(&self, layer: usize) -> Result<(), LayerErrorKind> {
+        match self.slots[layer] {
+            slot if slot.is_ready() => Ok(()),
+            slot if slot.updates == 0 => Err(LayerErrorKind::NoStatistics),
+            _ => Err(LayerErrorKind::NotReady),
+        }
     }
 
     /// The arrays of a layer that exists.

@@ -32,7 +32,16 @@ pub struct Preconditioned<T> {
 
 impl<T: Scalar> Preconditioned<T> {
     /// No layer yet.
-    pub(crate) const NOTHING: Self = Self { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
+    pub const NOTHING: Self = Self { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
+}
+
+/// Adds further layers.
+impl<T: Scalar> core::ops::AddAssign for Preconditioned<T> {
+    fn add_assign(&mut self, other: Self) {
+        self.inner += other.inner;
+        self.gradient_squares += other.gradient_squares;
+        self.stale_layers += other.stale_layers;
+    }
 }
 
 /// The state of one layer.

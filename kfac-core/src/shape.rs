@@ -35,6 +35,17 @@ impl LayerShape {
         Self::dense(window.patch_len(), channels_out)
     }
 
+    /// An embedding: column `t` of `W` is the vector of `features` numbers that stands for token `t`.
+    pub const fn embedding(vocabulary: usize, features: usize) -> Self {
+        Self { outputs: features, inputs: vocabulary, bias: false }
+    }
+
+    /// Scale and shift of a normalisation, `[γ; β]`: `2 features x 1`, whose only input is the number 1, as
+    /// [`Normalised`](crate::evidence::Normalised) hands it in.
+    pub const fn normalisation(features: usize) -> Self {
+        Self { outputs: features.saturating_mul(2), inputs: 1, bias: false }
+    }
+
     /// The same block without the bias column.
     pub const fn without_bias(self) -> Self {
         Self { outputs: self.outputs, inputs: self.features(), bias: false }

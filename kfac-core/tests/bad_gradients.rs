@@ -9,7 +9,7 @@ use kfac_core::error::Quantity;
 use kfac_core::evidence::{Moments, OutputGradients, Rows};
 use kfac_core::linalg::shifted::ShiftedError;
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, MapError, Shifted};
+use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, MapError, Shifted};
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape};
 
 #[test]
@@ -132,6 +132,8 @@ fn a_preconditioned_gradient_that_overflows_is_not_written() {
     Overflowing::check(Eigenbasis::full());
     Overflowing::check(Shifted::full());
     Overflowing::check(Ekfac::full());
+    Overflowing::check(Embedding::full());
+    Overflowing::check(Diagonal);
 }
 
 /// Both factors fit into `f32`, their largest eigenvalues' product does not: `V` over infinity would be 0.

@@ -7,7 +7,7 @@ use common::run::{self, CASES, Evidence, NET};
 use common::{Room, bits, saved};
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::{MatRef, Reproducible, Scalar, ScratchError};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{Cubic, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, Shifted};
 use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, scratch_len, state_len};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
@@ -106,11 +106,14 @@ fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
                 assert_eq!(error, refused, "{shape:?}");
                 assert_eq!(Storage::<f32>::on_heap(&net, M::LAYOUT).err(), refused, "{shape:?}");
             }
-            assert!(Schedule::EVERY_STEP.worst_step_flops(&net, map.cost()) > 0);
+            let free = map.cost().cubic == Cubic::Both(0);
+            assert_eq!(Schedule::EVERY_STEP.worst_step_flops(&net, map.cost()) == 0, free);
         }
         refused(shape, Factored);
         refused(shape, Eigenbasis::full());
         refused(shape, Shifted::full());
         refused(shape, Ekfac::full());
+        refused(shape, Embedding::full());
+        refused(shape, Diagonal);
     }
 }

@@ -3,13 +3,13 @@
 mod common;
 
 use common::dense::{Matrix, assert_close, dot};
-use common::{Room, bits, factor, random, widened};
+use common::net::with_one;
+use common::{Room, bits, random, widened};
 use kfac_core::evidence::{Moments, OutputGradients, Rows};
 use kfac_core::linalg::eigh::Eigensolver;
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{DampingInForce, Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
+use kfac_core::map::{DampingInForce, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted};
 use kfac_core::report::Preconditioned;
-use kfac_core::shape::Side;
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape, Preconditioner};
 use std::any::type_name;
 
@@ -30,10 +30,45 @@ fn tolerance<T: Scalar>() -> f64 {
     2e3 * T::EPSILON.to_f64()
 }
 
+/// What a layer is shown: rows `ā` and `g`, one a case.
+struct Seen {
+    inputs: Vec<Vec<f64>>,
+    gradients: Vec<Vec<f64>>,
+}
+
+impl Seen {
+    fn by<T: Scalar>(layer: usize) -> Self {
+        let (shape, [a, g]) = (NET[layer], evidence::<T>(layer));
+        let row = |case: usize| with_one(shape, &widened(&a[case * shape.features()..][..shape.features()]));
+        Self {
+            inputs: (0..CASES).map(row).collect(),
+            gradients: g.chunks(shape.outputs()).map(widened).collect(),
+        }
+    }
+
+    fn a(&self) -> Matrix {
+        second_moment(&self.inputs)
+    }
+
+    fn g(&self) -> Matrix {
+        second_moment(&self.gradients)
+    }
+}
+
+fn second_moment(rows: &[Vec<f64>]) -> Matrix {
+    let mut moment = Matrix::zeros(rows[0].len(), rows[0].len());
+    rows.iter().for_each(|row| moment.add_outer(1.0 / rows.len() as f64, row, row));
+    moment
+}
+
+fn diagonal_of(matrix: &Matrix) -> Matrix {
+    Matrix::from_fn(matrix.rows, matrix.cols, |i, j| if i == j { matrix.at(i, i) } else { 0.0 })
+}
+
 /// A map of the table, and the dense matrix that it claims to invert.
 trait Subject<T: Scalar>: FactorMap<T> {
     /// The damped block, column-stacked.
-    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix;
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix;
 
     /// Hands finished moments in, if the map takes them.
     fn add_moments<K: Kernel<T>>(
@@ -59,12 +94,13 @@ macro_rules! takes_moments {
 }
 
 impl<T: Scalar> Subject<T> for Factored {
-    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        let (a, g) = (seen.a(), seen.g());
         let gamma = lambda.sqrt();
         let pi = ((a.trace() / a.rows as f64) / (g.trace() / g.rows as f64)).sqrt();
         if a.rows == 1 || g.rows == 1 {
             // The other factor carries all the damping: exact.
-            return a.kron(g).shifted(lambda);
+            return a.kron(&g).shifted(lambda);
         }
         a.shifted(pi * gamma).kron(&g.shifted(gamma / pi))
     }
@@ -73,35 +109,61 @@ impl<T: Scalar> Subject<T> for Factored {
 }
 
 impl<T: Scalar, S: Eigensolver> Subject<T> for Eigenbasis<S> {
-    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
-        a.kron(g).shifted(lambda)
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        seen.a().kron(&seen.g()).shifted(lambda)
     }
 
     takes_moments!();
 }
 
 impl<T: Scalar> Subject<T> for Shifted {
-    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
-        a.kron(g).shifted(lambda)
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        seen.a().kron(&seen.g()).shifted(lambda)
     }
 
     takes_moments!();
 }
 
+macro_rules! refuses_moments {
+    () => {
+        fn add_moments<K: Kernel<T>>(
+            _: &mut Preconditioner<'_, T, Self, K>,
+            _: usize,
+            _: Moments<'_, T>,
+            _: &mut [T],
+        ) -> bool {
+            false
+        }
+    };
+}
+
 /// Before its first update in a basis.
 impl<T: Scalar> Subject<T> for Ekfac {
-    fn damped_block(&self, a: &Matrix, g: &Matrix, lambda: f64) -> Matrix {
-        a.kron(g).shifted(lambda)
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        seen.a().kron(&seen.g()).shifted(lambda)
     }
 
-    fn add_moments<K: Kernel<T>>(
-        _: &mut Preconditioner<'_, T, Self, K>,
-        _: usize,
-        _: Moments<'_, T>,
-        _: &mut [T],
-    ) -> bool {
-        false
+    refuses_moments!();
+}
+
+impl<T: Scalar> Subject<T> for Embedding {
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        diagonal_of(&seen.a()).kron(&seen.g()).shifted(lambda)
     }
+
+    refuses_moments!();
+}
+
+impl<T: Scalar> Subject<T> for Diagonal {
+    fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+        let case = |(a, g): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
+            a.iter().flat_map(|a| g.iter().map(move |g| g * a)).collect()
+        };
+        let gradients: Vec<Vec<f64>> = seen.inputs.iter().zip(&seen.gradients).map(case).collect();
+        diagonal_of(&second_moment(&gradients)).shifted(lambda)
+    }
+
+    refuses_moments!();
 }
 
 /// One line of the table.
@@ -122,6 +184,8 @@ fn holds_for_every_map(promise: &impl Promise) {
     holds_for(promise, Eigenbasis::jacobi());
     holds_for(promise, Shifted::full());
     holds_for(promise, Ekfac::full());
+    holds_for(promise, Embedding::full());
+    holds_for(promise, Diagonal);
 }
 
 fn holds_for<M: Subject<f32> + Subject<f64>>(promise: &impl Promise, map: M) {
@@ -157,11 +221,16 @@ fn observe<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
     shape: LayerShape,
     scratch: &mut [T],
 ) {
-    let a = random(CASES * shape.features(), layer as u64);
-    let g = random(CASES * shape.outputs(), 100 + layer as u64);
+    let [a, g] = evidence(layer);
     let a = MatRef::row_major(&a, CASES, shape.features()).unwrap();
     let g = MatRef::row_major(&g, CASES, shape.outputs()).unwrap();
     kfac.observe(CASES).add(layer, &Rows(a), OutputGradients::per_case(g), scratch).unwrap();
+}
+
+/// Rows of inputs and of output gradients.
+fn evidence<T: Scalar>(layer: usize) -> [Vec<T>; 2] {
+    let shape = NET[layer];
+    [random(CASES * shape.features(), layer as u64), random(CASES * shape.outputs(), 100 + layer as u64)]
 }
 
 /// Gradients of all layers.
@@ -188,18 +257,11 @@ fn inner<T: Scalar>(x: &[Vec<T>], y: &[Vec<T>]) -> f64 {
     dot(&widened(&x.concat()), &widened(&y.concat()))
 }
 
-/// `A`, `G` of a layer to the dense solution for `V`.
-fn dense_solution<T: Scalar, M: Subject<T>, K: Kernel<T>>(
-    kfac: &Preconditioner<'_, T, M, K>,
-    map: M,
-    layer: usize,
-    lambda: f64,
-    v: &[T],
-) -> Vec<f64> {
-    let [a, g] = Side::BOTH.map(|side| factor(kfac, layer, side));
-    let v = Matrix::new(g.rows, a.rows, widened(v));
-    let solution = map.damped_block(&a, &g, lambda).solve(&v.column_stacked());
-    Matrix::from_column_stacked(g.rows, &solution).data
+/// The dense solution for `V`.
+fn dense_solution<T: Scalar, M: Subject<T>>(map: M, layer: usize, lambda: f64, v: &[T]) -> Vec<f64> {
+    let v = Matrix::new(NET[layer].outputs(), NET[layer].inputs(), widened(v));
+    let solution = map.damped_block(&Seen::by::<T>(layer), lambda).solve(&v.column_stacked());
+    Matrix::from_column_stacked(v.rows, &solution).data
 }
 
 #[test]
@@ -211,7 +273,7 @@ fn u_solves_the_damped_system_of_its_map() {
                 let v = gradients(10);
                 let (u, _) = precondition(kfac, &v, scratch).unwrap();
                 for layer in 0..NET.len() {
-                    let want = dense_solution(kfac, entry.map, layer, LAMBDA, &v[layer]);
+                    let want = dense_solution(entry.map, layer, LAMBDA, &v[layer]);
                     let what = format!("{}, layer {layer}", entry.name);
                     assert_close(&what, &widened(&u[layer]), &want, tolerance::<T>());
                 }
@@ -302,8 +364,9 @@ fn how_the_scale_is_shared_between_the_factors_does_not_matter() {
                     let mut room = Room::new::<M, K>(&NET);
                     let (mut scaled, scratch) = room.precondition(&NET, entry.map, entry.kernel);
                     for (layer, shape) in NET.iter().enumerate() {
-                        let [a, g] = [(Side::Input, c), (Side::Output, 1.0 / c)].map(|(side, c)| {
-                            let scaled = factor(kfac, layer, side).scaled(c).data;
+                        let seen = Seen::by::<T>(layer);
+                        let [a, g] = [(seen.a(), c), (seen.g(), 1.0 / c)].map(|(factor, c)| {
+                            let scaled = factor.scaled(c).data;
                             scaled.into_iter().map(T::from_f64).collect::<Vec<T>>()
                         });
                         let a = MatRef::row_major(&a, shape.inputs(), shape.inputs()).unwrap();
@@ -469,7 +532,7 @@ fn the_damping_in_force_is_the_one_reported() {
                         let what = format!("{}, layer {layer}, lambda {lambda}", entry.name);
                         let reported = kfac.layer_report(layer).unwrap().damping_in_force;
                         assert_eq!(reported, Some(lambda.to_f64()), "{what}");
-                        let want = dense_solution(kfac, entry.map, layer, lambda.to_f64(), &v[layer]);
+                        let want = dense_solution(entry.map, layer, lambda.to_f64(), &v[layer]);
                         assert_close(&what, &widened(&u[layer]), &want, tolerance::<T>());
                     }
                 };
@@ -564,6 +627,8 @@ fn a_layer_whose_output_has_died_is_preconditioned_for_good() {
     check(Factored);
     check(Eigenbasis::full());
     check(Shifted::full());
+    check(Embedding::full());
+    check(Diagonal);
 }
 
 /// A preconditioner that owns its memory computes what one in lent memory does.

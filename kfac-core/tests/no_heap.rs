@@ -6,8 +6,8 @@ use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
-use kfac_core::memory::{Memory, scratch_len, state_len};
+use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, RowsMap, Shifted};
+use kfac_core::memory::{Memory, Moment, rows_scratch_len, scratch_len, state_len};
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
 use kfac_core::shape::{Side, Window};
@@ -125,7 +125,9 @@ fn whole_road<T: Scalar, M: FactorMap<T>, const NUMBERS: usize>(
         assert!(matches!(verdict, Verdict::Accepted { .. }));
         recipe.next_batch(T::ONE, half);
         kfac.set_damping(recipe.lambda()).unwrap();
-        assert!(kfac.layer_report(0).is_some() && kfac.factor(2, Side::Output).is_some());
+        assert!(kfac.layer_report(0).is_some());
+        let is_whole = M::LAYOUT.output.moment == Moment::Full;
+        assert_eq!(kfac.factor(2, Side::Output).is_some(), is_whole);
 
         let mut len = 0;
         let write = |piece: &[u8]| -> Result<(), ()> {
@@ -170,6 +172,37 @@ fn finished_moments_allocate_nothing() {
     assert_eq!((added, allocations), (Ok(()), 0));
 }
 
+/// At two cases of the first layer, 3 x 5, `Eigenbasis` goes by the rows and `Factored` by the gradient.
+#[test]
+fn rows_are_preconditioned_without_an_allocation() {
+    fn check<M: RowsMap<f64> + FactorMap<f64>, const NUMBERS: usize>(
+        map: M,
+        memory: &mut Memory<f64, NUMBERS, 3>,
+        scratch: &mut [f64],
+    ) {
+        let rows: [f64; 14] = core::array::from_fn(|at| (at % 5) as f64 - 1.5);
+        let matrix = |at: usize, width| MatRef::row_major(&rows[at..], CASES, width).unwrap();
+        let (a, g) = (Rows(matrix(0, 4)), OutputGradients::per_case(matrix(8, 3)));
+        let mut kfac = Preconditioner::new(&NET, map, Reproducible, memory.borrow()).unwrap();
+        kfac.observe(CASES).add(0, &a, g, scratch).unwrap();
+        kfac.refresh(scratch).unwrap();
+        let mut u = [0.0; 15];
+        let mut out = LayerGradient::joint(0, MatMut::row_major(&mut u, 3, 5).unwrap());
+        let ((), allocations) = allocations_of(|| {
+            kfac.precondition_rows(&a, g, &mut out, scratch).unwrap();
+        });
+        assert_eq!(allocations, 0, "{}", M::NAME);
+    }
+    const fn scratch<M: RowsMap<f64>>() -> usize {
+        let rows = rows_scratch_len::<f64, Reproducible, M>(&NET, CASES);
+        rows + needed_scratch::<f64, M>()
+    }
+    let mut memory = Memory::<f64, { numbers_len::<f64, Factored>() }, 3>::new();
+    check(Factored, &mut memory, &mut [0.0; scratch::<Factored>()]);
+    let mut memory = Memory::<f64, { numbers_len::<f64, Eigenbasis<Qr>>() }, 3>::new();
+    check(Eigenbasis::full(), &mut memory, &mut [0.0; scratch::<Eigenbasis<Qr>>()]);
+}
+
 #[test]
 fn the_counter_counts() {
     let (vector, allocations) = allocations_of(|| vec![1, 2, 3]);
@@ -197,3 +230,5 @@ no_verb_allocates!(no_verb_of_eigenbasis_allocates, Eigenbasis<Qr>, Eigenbasis::
 no_verb_allocates!(no_verb_of_eigenbasis_by_jacobi_allocates, Eigenbasis<Jacobi>, Eigenbasis::bounded(2));
 no_verb_allocates!(no_verb_of_shifted_allocates, Shifted<Qr>, Shifted::full());
 no_verb_allocates!(no_verb_of_ekfac_allocates, Ekfac<Qr>, Ekfac::full());
+no_verb_allocates!(no_verb_of_embedding_allocates, Embedding<Qr>, Embedding::full());
+no_verb_allocates!(no_verb_of_diagonal_allocates, Diagonal, Diagonal);

@@ -6,7 +6,7 @@ mod common;
 use common::run::{self, NET};
 use common::{Room, saved};
 use kfac_core::linalg::{Reproducible, Scalar};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, Shifted};
 use kfac_core::report::RefreshReport;
 use kfac_core::schedule::Schedule;
 use kfac_core::shape::Side;
@@ -73,6 +73,7 @@ fn no_step_takes_more_flops_than_the_worst_one() {
     check(Eigenbasis::full());
     check(Shifted::full());
     check(Ekfac::full());
+    check(Embedding::full());
 }
 
 /// Sweeps are bounded too, and a constant factor is never worth one twice.
@@ -124,6 +125,7 @@ fn the_explicit_cold_start_renews_everything_in_one_step() {
     check(Eigenbasis::full());
     check(Shifted::full());
     check(Ekfac::full());
+    check(Embedding::full());
 }
 
 /// A layer that is not used yet costs nothing and is not an error.

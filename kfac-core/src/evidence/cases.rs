@@ -21,10 +21,18 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
 
     /// The valid (case, position) pairs in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
-        let (cases, positions) = (self.inputs.cases(), self.inputs.positions());
-        (0..cases)
-            .flat_map(move |case| (0..positions).map(move |position| (case, position)))
-            .filter(|&(case, position)| self.inputs.is_valid(case, position))
+        (0..self.inputs.cases()).flat_map(|case| self.positions_of(case))
+    }
+
+    /// Those of one case.
+    pub fn positions_of(&self, case: usize) -> impl Iterator<Item = (usize, usize)> {
+        let valid = move |&position: &usize| self.inputs.is_valid(case, position);
+        (0..self.inputs.positions()).filter(valid).map(move |position| (case, position))
+    }
+
+    /// The place of the one in `a` at a valid place, where it is known that there is nothing else in it.
+    pub fn token(&self, (case, position): (usize, usize)) -> Option<usize> {
+        self.inputs.token(case, position)
     }
 
     /// Writes `ā` at a valid place: the bias adds a last one.

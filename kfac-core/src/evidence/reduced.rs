@@ -56,12 +56,19 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Inputs<T> for Reduced<'_, I> {
     }
 
     fn gradient_rows(&self) -> usize {
-        self.0.positions()
+        self.0.gradient_rows()
     }
 
-    fn write_gradient(&self, gradients: &OutputGradients<'_, T>, (case, _): (usize, usize), out: &mut [T]) {
+    fn gradient_width(&self, outputs: usize) -> Option<usize> {
+        self.0.gradient_width(outputs)
+    }
+
+    fn write_gradient(&self, gradients: &OutputGradients<'_, T>, place: (usize, usize), out: &mut [T]) {
         out.fill(T::ZERO);
-        let first = case * self.0.positions();
-        self.valid(case).for_each(|position| gradients.add_row(first + position, out));
+        self.add_gradient(gradients, place, out);
+    }
+
+    fn add_gradient(&self, gradients: &OutputGradients<'_, T>, (case, _): (usize, usize), out: &mut [T]) {
+        self.valid(case).for_each(|position| self.0.add_gradient(gradients, (case, position), out));
     }
 }

@@ -1,4 +1,5 @@
 use super::Inputs;
+use super::places::Places;
 use super::rows::{add_matrix_row, write_matrix_row};
 use kfac_linalg::{MatRef, Scalar, ShapeError};
 
@@ -7,8 +8,7 @@ use kfac_linalg::{MatRef, Scalar, ShapeError};
 #[derive(Clone, Copy)]
 pub struct Sequence<'a, T> {
     rows: MatRef<'a, T>,
-    steps: usize,
-    lengths: Option<&'a [usize]>,
+    places: Places<'a>,
 }
 
 impl<'a, T: Scalar> Sequence<'a, T> {
@@ -17,10 +17,7 @@ impl<'a, T: Scalar> Sequence<'a, T> {
     /// # Errors
     /// A [`ShapeError`] when the rows are no multiple of `steps`.
     pub fn new(rows: MatRef<'a, T>, steps: usize) -> Result<Self, ShapeError> {
-        if steps == 0 || !rows.rows().is_multiple_of(steps) {
-            return Err(ShapeError { expected: [steps, rows.cols()], found: [rows.rows(), rows.cols()] });
-        }
-        Ok(Self { rows, steps, lengths: None })
+        Ok(Self { rows, places: Places::all(rows.shape(), steps)? })
     }
 
     /// Sequences padded to `steps` steps, of which case `i` has the first `lengths[i]`; the padding is masked.
@@ -29,25 +26,17 @@ impl<'a, T: Scalar> Sequence<'a, T> {
     /// # Errors
     /// A [`ShapeError`] when the rows are not `lengths.len() steps`, or a length is longer than `steps`.
     pub fn with_lengths(rows: MatRef<'a, T>, steps: usize, lengths: &'a [usize]) -> Result<Self, ShapeError> {
-        let found = [rows.rows(), rows.cols()];
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        if longest > steps {
-            return Err(ShapeError { expected: [steps, rows.cols()], found: [longest, rows.cols()] });
-        }
-        if steps == 0 || lengths.len().checked_mul(steps) != Some(rows.rows()) {
-            return Err(ShapeError { expected: [lengths.len().saturating_mul(steps), rows.cols()], found });
-        }
-        Ok(Self { rows, steps, lengths: Some(lengths) })
+        Ok(Self { rows, places: Places::with_lengths(rows.shape(), steps, lengths)? })
     }
 }
 
 impl<T: Scalar> Inputs<T> for Sequence<'_, T> {
     fn cases(&self) -> usize {
-        self.rows.rows() / self.steps
+        self.places.cases()
     }
 
     fn positions(&self) -> usize {
-        self.steps
+        self.places.positions()
     }
 
     fn features(&self) -> usize {
@@ -55,14 +44,14 @@ impl<T: Scalar> Inputs<T> for Sequence<'_, T> {
     }
 
     fn is_valid(&self, case: usize, position: usize) -> bool {
-        self.lengths.is_none_or(|lengths| position < lengths[case])
+        self.places.is_valid(case, position)
     }
 
     fn write_row(&self, case: usize, position: usize, out: &mut [T]) {
-        write_matrix_row(self.rows, case * self.steps + position, out);
+        write_matrix_row(self.rows, self.places.row(case, position), out);
     }
 
     fn add_row(&self, case: usize, position: usize, out: &mut [T]) {
-        add_matrix_row(T::ONE, self.rows, case * self.steps + position, out);
+        add_matrix_row(T::ONE, self.rows, self.places.row(case, position), out);
     }
 }

@@ -1,7 +1,9 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
+use super::basis::{
+    DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest, rows_in_eigenbases,
+};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine, SpectralMap,
-    Workspace,
+    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
+    RowProducts, RowsMap, RowsRoute, SpectralMap, Workspace,
 };
 use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
@@ -80,18 +82,41 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
         v: &mut [T],
         scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
-        let (input, output) = (largest(layer.input.diagonal), largest(layer.output.diagonal));
-        if !(output * input + lambda).is_finite() {
-            return Err(MapError::Range { input: input.to_f64(), output: output.to_f64() });
+        expect_range(layer, lambda)?;
+        in_eigenbases(kernel, layer, v, scratch, |v| divide(layer, lambda, v))
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> RowsMap<T> for Eigenbasis<S> {
+    const ROWS: RowsRoute = RowsRoute::Bases;
+
+    fn apply_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        rows: BatchRows<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<Option<RowProducts<T>>, MapError> {
+        expect_range(layer, lambda)?;
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v| divide(layer, lambda, v))
+    }
+}
+
+/// Refuses eigenvalues whose product is not finite: what is divided by it would vanish.
+fn expect_range<T: Scalar>(layer: &LayerState<'_, T>, lambda: T) -> Result<(), MapError> {
+    let (input, output) = (largest(layer.input.diagonal), largest(layer.output.diagonal));
+    if (output * input + lambda).is_finite() {
+        return Ok(());
+    }
+    Err(MapError::Range { input: input.to_f64(), output: output.to_f64() })
+}
+
+fn divide<T: Scalar>(layer: &LayerState<'_, T>, lambda: T, v: &mut [T]) {
+    for (row, &dg) in v.chunks_exact_mut(layer.input.size).zip(&*layer.output.diagonal) {
+        for (value, &da) in row.iter_mut().zip(&*layer.input.diagonal) {
+            *value /= dg * da + lambda;
         }
-        in_eigenbases(kernel, layer, v, scratch, |v| {
-            for (row, &dg) in v.chunks_exact_mut(layer.input.size).zip(&*layer.output.diagonal) {
-                for (value, &da) in row.iter_mut().zip(&*layer.input.diagonal) {
-                    *value /= dg * da + lambda;
-                }
-            }
-        })
     }
 }
 

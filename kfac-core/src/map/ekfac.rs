@@ -1,14 +1,17 @@
-use super::basis::{DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases};
+use super::basis::{
+    DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest, rows_in_eigenbases,
+};
+use super::case_gradients::{CaseGradients, divide_by_second_moments, expect_second_moments};
 use super::{
-    Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine, SpectralMap,
-    Workspace, take,
+    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine,
+    RowProducts, RowsMap, RowsRoute, SpectralMap, Workspace,
 };
 use crate::evidence::{Evidence, Inputs};
 use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Jacobi, Method, Qr};
-use kfac_linalg::product::{Accumulate, ProductError, gemm};
-use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+use kfac_linalg::product::ProductError;
+use kfac_linalg::{Kernel, MatRef, Scalar};
 
 /// `U = Q_G [(Q_Gᵀ V Q_A) / (s + λ)] Q_Aᵀ` with `s = E[(Q_Gᵀ ∇w Q_A)²]`, element by element, over the cases: K-FAC's
 /// eigenbasis with the second moments that the gradients really have in it.
@@ -92,16 +95,24 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
         v: &mut [T],
         scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let normaliser = layer.output.normaliser();
-        let largest = layer.per_weight.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
-        if !(largest * normaliser + lambda).is_finite() {
-            return Err(MapError::Scales { largest: (largest * normaliser).to_f64() });
-        }
-        in_eigenbases(kernel, layer, v, scratch, |v| {
-            for (value, &sum) in v.iter_mut().zip(&*layer.per_weight) {
-                *value /= sum * normaliser + lambda;
-            }
-        })
+        expect_second_moments(layer, lambda)?;
+        in_eigenbases(kernel, layer, v, scratch, |v| divide_by_second_moments(layer, lambda, v))
+    }
+}
+
+impl<T: Scalar, S: Eigensolver> RowsMap<T> for Ekfac<S> {
+    const ROWS: RowsRoute = RowsRoute::Bases;
+
+    fn apply_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        rows: BatchRows<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<Option<RowProducts<T>>, MapError> {
+        expect_second_moments(layer, lambda)?;
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v| divide_by_second_moments(layer, lambda, v))
     }
 }
 
@@ -124,19 +135,14 @@ impl<T: Scalar, S: Eigensolver> FactorMap<T> for Ekfac<S> {
             MatRef::row_major(layer.input.square, layer.input.size, layer.input.size)?,
             MatRef::row_major(layer.output.square, layer.output.size, layer.output.size)?,
         ];
-        let mut panel = Panel::new(kernel, bases, scratch)?;
-        if evidence.positions_of_a_case() == 1 {
-            panel.add_single_positions(evidence, per_case, layer.per_weight)
-        } else {
-            panel.add_sums_over_positions(evidence, per_case, layer.per_weight)
-        }
+        let mut gradients = CaseGradients::in_bases(kernel, bases, scratch)?;
+        gradients.add_squares(evidence, per_case, layer.per_weight)
     }
 }
 
 /// Refuses a refresh after which `weight d_G d_Aᵀ` could leave the range of the numbers: a trace is no less than any
 /// eigenvalue, and the other side may still have those of an earlier factor.
 fn expect_room_for_products<T: Scalar>(layer: &LayerState<'_, T>, side: Side) -> Result<(), MapError> {
-    let largest = |diagonal: &[T]| diagonal.iter().fold(T::ZERO, |most, &d| most.maximum(d));
     let (mut input, mut output) = (layer.input.trace()?, layer.output.trace()?);
     match side {
         Side::Input => output = output.maximum(largest(layer.output.diagonal)),
@@ -147,119 +153,4 @@ fn expect_room_for_products<T: Scalar>(layer: &LayerState<'_, T>, side: Side) ->
         return Ok(());
     }
     Err(MapError::Range { input: input.to_f64(), output: output.to_f64() })
-}
-
-/// Rows of `ā` and `g` on their way through the eigenbases.
-struct Panel<'a, T, K> {
-    kernel: K,
-    /// `Q_A` and `Q_G`.
-    bases: [MatRef<'a, T>; 2],
-    /// Rows of `ā` and `g` as they came.
-    raw: [&'a mut [T]; 2],
-    /// The same rows in the eigenbases.
-    rotated: [&'a mut [T]; 2],
-    /// `m x n`.
-    gradient: &'a mut [T],
-    gathered: usize,
-    scratch: &'a mut [T],
-}
-
-impl<'a, T: Scalar, K: Kernel<T>> Panel<'a, T, K> {
-    fn new(kernel: K, bases: [MatRef<'a, T>; 2], mut scratch: &'a mut [T]) -> Result<Self, ProductError> {
-        let [n, m] = bases.map(|basis| basis.rows());
-        let rows = K::PANEL_ROWS;
-        let mut rows_of = |width: usize| take(&mut scratch, rows * width);
-        let (raw, rotated) = ([rows_of(n)?, rows_of(m)?], [rows_of(n)?, rows_of(m)?]);
-        let gradient = take(&mut scratch, m * n)?;
-        Ok(Self { kernel, bases, raw, rotated, gradient, gathered: 0, scratch })
-    }
-
-    fn is_full(&self) -> bool {
-        self.gathered == K::PANEL_ROWS
-    }
-
-    fn push<I: Inputs<T> + ?Sized>(&mut self, evidence: &Evidence<'_, T, I>, place: (usize, usize)) {
-        let [n, m] = self.bases.map(|basis| basis.rows());
-        let [inputs, gradients] = &mut self.raw;
-        evidence.write_input(place, &mut inputs[self.gathered * n..][..n]);
-        evidence.write_gradient(place, &mut gradients[self.gathered * m..][..m]);
-        self.gathered += 1;
-    }
-
-    /// Rotates the gathered rows, says how many there were, and empties the panel.
-    fn rotate(&mut self) -> Result<usize, ProductError> {
-        let (rows, one) = (core::mem::take(&mut self.gathered), Accumulate::Replace(T::ONE));
-        for ((raw, rotated), basis) in self.raw.iter().zip(&mut self.rotated).zip(self.bases) {
-            let width = basis.rows();
-            let (from, to) = (MatRef::row_major(raw, rows, width)?, MatMut::row_major(rotated, rows, width)?);
-            gemm(self.kernel, to, one, from, basis, self.scratch)?;
-        }
-        Ok(rows)
-    }
-
-    /// With one position a case the square of its gradient is the product of squares: `(g āᵀ)² = g² (ā²)ᵀ`.
-    fn add_single_positions<I: Inputs<T> + ?Sized>(
-        &mut self,
-        evidence: &Evidence<'_, T, I>,
-        per_case: T,
-        sums: &mut [T],
-    ) -> Result<(), ProductError> {
-        for place in evidence.positions() {
-            self.push(evidence, place);
-            if self.is_full() {
-                self.flush_squares(per_case, sums)?;
-            }
-        }
-        if self.gathered > 0 { self.flush_squares(per_case, sums) } else { Ok(()) }
-    }
-
-    fn flush_squares(&mut self, per_case: T, sums: &mut [T]) -> Result<(), ProductError> {
-        let rows = self.rotate()?;
-        let [inputs, gradients] = &mut self.rotated;
-        let [n, m] = self.bases.map(|basis| basis.rows());
-        for x in inputs[..rows * n].iter_mut().chain(&mut gradients[..rows * m]) {
-            *x *= *x;
-        }
-        self.add_products(rows, Accumulate::Add(per_case), sums)
-    }
-
-    /// With several, the gradient of a case is formed before it is squared.
-    fn add_sums_over_positions<I: Inputs<T> + ?Sized>(
-        &mut self,
-        evidence: &Evidence<'_, T, I>,
-        per_case: T,
-        sums: &mut [T],
-    ) -> Result<(), ProductError> {
-        let gradient = core::mem::take(&mut self.gradient);
-        gradient.fill(T::ZERO);
-        let mut places = evidence.positions().peekable();
-        while let Some(place) = places.next() {
-            self.push(evidence, place);
-            let ends = places.peek().is_none_or(|next| next.0 != place.0);
-            if ends || self.is_full() {
-                self.flush_gradient(gradient)?;
-            }
-            if ends {
-                for (sum, x) in sums.iter_mut().zip(&mut *gradient) {
-                    *sum += per_case * (*x * *x);
-                    *x = T::ZERO;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn flush_gradient(&mut self, gradient: &mut [T]) -> Result<(), ProductError> {
-        let rows = self.rotate()?;
-        self.add_products(rows, Accumulate::Add(T::ONE), gradient)
-    }
-
-    /// The products `g āᵀ` of the rotated rows, added up.
-    fn add_products(&mut self, rows: usize, add: Accumulate<T>, sum: &mut [T]) -> Result<(), ProductError> {
-        let [n, m] = self.bases.map(|basis| basis.rows());
-        let [inputs, gradients] = &self.rotated;
-        let (inputs, gradients) =
-            (MatRef::row_major(inputs, rows, n)?, MatRef::row_major(gradients, rows, m)?);
-        gemm(self.kernel, MatMut::row_major(sum, m, n)?, add, gradients.transposed(), inputs, self.scratch)
-    }
 }

@@ -1,11 +1,11 @@
 use super::{
-    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
-    Workspace, take,
+    BatchRows, Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed,
+    Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
 };
 use crate::damping::split::{Split, Trace, split_damping};
 use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
-use kfac_linalg::product::{Accumulate, gemm};
+use kfac_linalg::product::{Accumulate, dot, gemm, sum_terms};
 use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky};
 
 /// `U = (G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹`: two inverses of positive definite matrices, damping split by `π`.
@@ -98,6 +98,50 @@ impl<T: Scalar> Map<T> for Factored {
         let a_inverse = unpack(layer.input.packed, n, square)?;
         let into = MatMut::row_major(v, m, n)?;
         Ok(gemm(kernel, into, replace, MatRef::row_major(left, m, n)?, a_inverse, scratch)?)
+    }
+}
+
+impl<T: Scalar> RowsMap<T> for Factored {
+    const ROWS: RowsRoute = RowsRoute::Inverses;
+
+    fn apply_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        _lambda: T,
+        rows: BatchRows<'_, T>,
+        mut scratch: &mut [T],
+    ) -> Result<Option<RowProducts<T>>, MapError> {
+        let (n, m, b) = (layer.input.size, layer.output.size, rows.inputs.rows());
+        let (x, d, share) = (rows.inputs, rows.gradients, rows.share());
+        let largest = layer.shape.largest_side();
+        let square = take(&mut scratch, largest * largest)?;
+        let (solved_x, solved_d) = (take(&mut scratch, b * n)?, take(&mut scratch, b * m)?);
+        let (of_d, of_x) = (take(&mut scratch, b * b)?, take(&mut scratch, b * b)?);
+        let one = Accumulate::Replace(T::ONE);
+
+        let a_inverse = unpack(layer.input.packed, n, square)?;
+        gemm(kernel, MatMut::row_major(solved_x, b, n)?, one, x, a_inverse, scratch)?;
+        let g_inverse = unpack(layer.output.packed, m, square)?;
+        gemm(kernel, MatMut::row_major(solved_d, b, m)?, one, d, g_inverse, scratch)?;
+        let (solved_x, solved_d) = (MatRef::row_major(solved_x, b, n)?, MatRef::row_major(solved_d, b, m)?);
+        let u = MatMut::row_major(rows.u, m, n)?;
+        gemm(kernel, u, Accumulate::Replace(share), solved_d.transposed(), solved_x, scratch)?;
+
+        // `Σ_kl (d_k · d_l) (x_k · x_l) / b²`, with one of the two solved or none.
+        let mut sum = |left_d: MatRef<'_, T>, left_x: MatRef<'_, T>| -> Result<Option<T>, MapError> {
+            gemm(kernel, MatMut::row_major(of_d, b, b)?, one, left_d, d.transposed(), scratch)?;
+            gemm(kernel, MatMut::row_major(of_x, b, b)?, one, left_x, x.transposed(), scratch)?;
+            let sum = dot(of_d, of_x)?;
+            let magnitudes = sum_terms([&*of_d, &*of_x], |[d, x]| (d * x).abs())?;
+            // Each term is good to a few roundings of its own size: what is left of them must be far above that.
+            let is_meaningful = magnitudes.is_finite() && sum > T::EPSILON.sqrt() * magnitudes;
+            Ok(is_meaningful.then_some((share * sum) * share))
+        };
+        let (inner, gradient_squares) = (sum(solved_d, solved_x)?, sum(d, x)?);
+        Ok(inner
+            .zip(gradient_squares)
+            .map(|(inner, gradient_squares)| RowProducts { inner, gradient_squares }))
     }
 }
 

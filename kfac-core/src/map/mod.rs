@@ -8,17 +8,27 @@
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
 //! | [`Shifted`] | the same, without eigenvectors of the larger factor |
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
+//! | [`Embedding`] | `Q_G [(Q_Gᵀ V) / (d_G aᵀ + λ)]` with `a = diag(A)`, for inputs that are tokens |
+//! | [`Diagonal`] | `V / (s + λ)` with `s` the second moment of `∇w` over the cases, for scales and shifts |
 
 mod basis;
+mod case_gradients;
+mod diagonal;
 mod eigenbasis;
 mod ekfac;
+mod embedding;
 mod factored;
+mod rows;
 mod shifted;
 
 pub(crate) use basis::in_eigenbases;
+pub use diagonal::Diagonal;
 pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
+pub use embedding::Embedding;
 pub use factored::Factored;
+pub(crate) use rows::form_gradient;
+pub use rows::{BatchRows, RowProducts, RowsMap, RowsRoute};
 pub use shifted::Shifted;
 
 use crate::damping::split::DampingError;
@@ -87,7 +97,8 @@ pub trait Map<T: Scalar>: Copy {
     const DAMPING: DampingInForce;
 }
 
-/// A map that is fed layer inputs and output gradients, from which it keeps the factors `A` and `G`.
+/// A map that is fed layer inputs and output gradients, from which it keeps what [`Map::LAYOUT`] says of the factors `A` and
+/// `G`, and of single cases what [`Map::PER_CASE`] says.
 pub trait FactorMap<T: Scalar>: Map<T> {
     /// Adds what it learns of single cases, as [`Map::PER_CASE`] says: `per_case` times that of each. The evidence has been
     /// checked, and where [`PerCase::needs_bases`] says so, both bases are there.
@@ -121,11 +132,18 @@ pub trait SpectralMap<T: Scalar>: Map<T> {
 pub enum PerCase {
     /// Nothing.
     Nothing,
+    /// The squares of each case's gradient: a sum with the weight of that of `G`.
+    Squares,
     /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`.
     RotatedSquares,
 }
 
 impl PerCase {
+    /// Is it a sum of squares, one a weight?
+    pub const fn is_squares(self) -> bool {
+        matches!(self, Self::Squares | Self::RotatedSquares)
+    }
+
     /// Can it be learnt only once the eigenbases are there?
     pub const fn needs_bases(self) -> bool {
         matches!(self, Self::RotatedSquares)
@@ -184,6 +202,12 @@ pub struct Workspace {
     pub routine: Routine,
 }
 
+impl Workspace {
+    /// No scratch.
+    pub const NONE: Self =
+        Self { both_squares: 0, largest_squares: 0, vectors: 0, per_weight: 0, routine: Routine::None };
+}
+
 /// Routines of `kfac-linalg` that need scratch of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routine {
@@ -191,10 +215,14 @@ pub enum Routine {
     None,
     /// Products of an `m x n` matrix with square ones, `m x m` from the left and `n x n` from the right.
     Products,
+    /// Products of an `m x n` matrix with `m x m` ones from the left: nothing of the size of `n²`.
+    LeftProducts,
     /// The inverse of a positive definite matrix, of either side.
     Inverse,
     /// A decomposition into eigenvectors and eigenvalues, of either side.
     Eigh(Method),
+    /// That of the output side alone, with two squares and a vector of its size.
+    OutputBasis(Method),
     /// That of the smaller side, and the reduction of the larger one to tridiagonal form.
     Reduction(Method),
     /// [`Products`](Self::Products), and the shifted systems of the larger side for every row of the smaller.

@@ -19,7 +19,7 @@ use kfac_linalg::Scalar;
 ///     let rate = rate.at(step);
 ///     // observe, refresh, precondition, and a step of this rate
 /// }
-/// assert_eq!((rate.at(0), rate.at(99)), (0.003, 0.3));
+/// assert_eq!((rate.at(0), damping.at(1_000)), (0.003, 0.001));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

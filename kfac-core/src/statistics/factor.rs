@@ -30,8 +30,12 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         }
         Quantity::Inputs.expect([rows, shape.features()], [rows, inputs.features()])?;
         let gradients = self.gradients.rows();
-        let expected = [inputs.cases().saturating_mul(inputs.gradient_rows()), shape.outputs()];
-        Quantity::OutputGradients.expect(expected, [gradients.rows(), gradients.cols()])?;
+        let gradient_rows = inputs.cases().saturating_mul(inputs.gradient_rows());
+        let Some(width) = inputs.gradient_width(shape.outputs()) else {
+            let error = ShapeError { expected: [gradient_rows, shape.outputs()], found: gradients.shape() };
+            return Err(LayerErrorKind::Shape { quantity: Quantity::OutputGradients, error });
+        };
+        Quantity::OutputGradients.expect([gradient_rows, width], gradients.shape())?;
         let factor = self.gradients.factor();
         if !(factor > T::ZERO && factor.is_finite()) {
             return Err(LayerErrorKind::GradientScale { factor: factor.to_f64() });
@@ -41,9 +45,18 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         let (mut cases, mut rows, mut last_case) = (0, 0, None);
         for (case, position) in self.positions() {
             let index = case * inputs.positions() + position;
-            let input_row = &mut row[..shape.features()];
-            inputs.write_row(case, position, input_row);
-            squares[0].add(index, input_row)?;
+            match self.token((case, position)) {
+                None => {
+                    let input_row = &mut row[..shape.features()];
+                    inputs.write_row(case, position, input_row);
+                    squares[0].add(index, input_row)?;
+                }
+                Some(token) if token < shape.features() => squares[0].add(index, &[T::ONE])?,
+                Some(token) => {
+                    let features = shape.features();
+                    return Err(LayerErrorKind::UnknownToken { row: index, token, features });
+                }
+            }
             let gradient_row = &mut row[..shape.outputs()];
             self.write_gradient((case, position), gradient_row);
             squares[1].add(index, gradient_row)?;
@@ -74,7 +87,30 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         scale: T,
         scratch: &mut [T],
     ) -> Result<(), ProductError> {
+        if side.moment == Moment::Diagonal {
+            return self.add_input_squares(side, scale, scratch);
+        }
         self.add_rows(kernel, side, scale, scratch, |place, row| self.write_input(place, row))
+    }
+
+    /// The diagonal alone, where a token is one addition.
+    fn add_input_squares(
+        &self,
+        side: &mut SideState<'_, T>,
+        scale: T,
+        mut scratch: &mut [T],
+    ) -> Result<(), ProductError> {
+        let row = take(&mut scratch, side.size)?;
+        for place in self.positions() {
+            if let Some(token) = self.token(place) {
+                side.sum[token] += scale;
+                side.sum[self.shape.features()..].iter_mut().for_each(|sum| *sum += scale);
+            } else {
+                self.write_input(place, row);
+                add_squares(side.sum, scale, row);
+            }
+        }
+        Ok(())
     }
 
     /// `sum += scale Σ g gᵀ` over the valid rows, as much of it as is kept.
@@ -105,9 +141,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
                 let row = take(&mut scratch, side.size)?;
                 for place in self.positions() {
                     write(place, row);
-                    for (sum, &x) in side.sum.iter_mut().zip(&*row) {
-                        *sum += scale * (x * x);
-                    }
+                    add_squares(side.sum, scale, row);
                 }
                 Ok(())
             }
@@ -120,6 +154,12 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
                 panel.flush()
             }
         }
+    }
+}
+
+fn add_squares<T: Scalar>(sums: &mut [T], scale: T, row: &[T]) {
+    for (sum, &x) in sums.iter_mut().zip(row) {
+        *sum += scale * (x * x);
     }
 }
 

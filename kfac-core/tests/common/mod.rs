@@ -6,7 +6,9 @@ pub mod bad;
 pub mod convolution;
 pub mod dense;
 pub mod golden;
+pub mod layer;
 pub mod net;
+pub mod rows;
 pub mod run;
 
 use dense::Matrix;

@@ -13,6 +13,10 @@ macro_rules! for_each_case {
         $run!("shifted-f64", f64, Shifted<Qr>, Shifted::full());
         $run!("ekfac-f32", f32, Ekfac<Qr>, Ekfac::full());
         $run!("ekfac-f64", f64, Ekfac<Qr>, Ekfac::full());
+        $run!("embedding-f32", f32, Embedding<Qr>, Embedding::full());
+        $run!("embedding-f64", f64, Embedding<Qr>, Embedding::full());
+        $run!("diagonal-f32", f32, Diagonal, Diagonal);
+        $run!("diagonal-f64", f64, Diagonal, Diagonal);
     };
 }
 pub(crate) use for_each_case;
