@@ -7,6 +7,7 @@ pub mod convolution;
 pub mod dense;
 pub mod golden;
 pub mod net;
+pub mod recursion;
 pub mod run;
 
 use dense::Matrix;
