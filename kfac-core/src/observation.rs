@@ -3,7 +3,7 @@
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
 use crate::map::{FactorMap, MomentMap, PerCase};
-use crate::memory::observe_scratch_len;
+use crate::memory::{LayerSlot, observe_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
@@ -83,18 +83,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
 
     /// How an `add` of `cases` cases to a layer would change its sums.
     fn plan(&self, layer: usize, cases: usize) -> Result<Update<T>, LayerErrorKind> {
-        if self.cases == 0 || cases == 0 {
-            return Err(LayerErrorKind::EmptyBatch);
-        }
-        let slot = &self.owner.slots[layer];
-        let found = slot.added.saturating_add(cases);
-        if found > self.cases {
-            return Err(LayerErrorKind::TooManyCases { announced: self.cases, found });
-        }
-        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
-        let epsilon = ramp(updates, self.owner.decay);
-        let keep = if slot.added > 0 { T::ONE } else { epsilon };
-        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
+        Update::plan(&self.owner.slots[layer], self.cases, cases, self.owner.decay)
     }
 
     /// Decays the sums at the first accepted `add`.
@@ -242,21 +231,41 @@ pub(crate) fn add_moment<T: Scalar>(mut sum: PackedMut<'_, T>, scale: T, moment:
 }
 
 /// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
-struct Update<T> {
+pub(crate) struct Update<T> {
     /// `k`, counting this update.
-    updates: u32,
+    pub(crate) updates: u32,
     /// `ε` of this update.
-    epsilon: T,
+    pub(crate) epsilon: T,
     /// `ε` at the first `add`, 1 at those that follow.
-    keep: T,
+    pub(crate) keep: T,
     /// `(1 - ε) / N`.
-    per_case: T,
+    pub(crate) per_case: T,
 }
 
 impl<T: Scalar> Update<T> {
+    /// How an `add` of `cases` of the `announced` cases changes the sums behind a slot.
+    pub(crate) fn plan(
+        slot: &LayerSlot,
+        announced: usize,
+        cases: usize,
+        decay: T,
+    ) -> Result<Self, LayerErrorKind> {
+        if announced == 0 || cases == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let found = slot.added.saturating_add(cases);
+        if found > announced {
+            return Err(LayerErrorKind::TooManyCases { announced, found });
+        }
+        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
+        let epsilon = ramp(updates, decay);
+        let keep = if slot.added > 0 { T::ONE } else { epsilon };
+        Ok(Self { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(announced) })
+    }
+
     /// Refuses evidence under which the sum could leave the range of `T`: `present`, the magnitude of its diagonal, bounds
     /// every entry.
-    fn expect_room(&self, present: T, added: &SquareSum<T>) -> Result<(), LayerErrorKind> {
+    pub(crate) fn expect_room(&self, present: T, added: &SquareSum<T>) -> Result<(), LayerErrorKind> {
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 

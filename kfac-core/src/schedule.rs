@@ -1,5 +1,6 @@
 //! When statistics are taken and inverses renewed.
 
+use crate::error::SettingError;
 use crate::map::{Cost, RefreshUnit};
 use crate::memory::LayerSlot;
 use crate::shape::{LayerShape, Side};
@@ -50,6 +51,16 @@ impl Schedule {
             step += 1;
         }
         worst
+    }
+
+    /// Refuses a period of 0.
+    pub(crate) fn checked(self) -> Result<Self, SettingError> {
+        for (setting, period) in
+            [("statistics_every", self.statistics_every), ("refresh_every", self.refresh_every)]
+        {
+            SettingError::unless(period > 0, setting, f64::from(period))?;
+        }
+        Ok(self)
     }
 
     /// Writes into each slot at which step of the period its sides are due.

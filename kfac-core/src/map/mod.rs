@@ -12,7 +12,7 @@
 mod basis;
 mod eigenbasis;
 mod ekfac;
-mod factored;
+pub(crate) mod factored;
 mod shifted;
 
 pub use eigenbasis::Eigenbasis;
