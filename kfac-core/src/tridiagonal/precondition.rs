@@ -27,24 +27,25 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
         if let Some(stranger) = gradients.iter().find(|gradient| gradient.layer() >= layers) {
             return Err(LayerErrorKind::NoSuchLayer { layers }.at(stranger.layer()));
         }
-        for layer in 0..layers {
-            match gradients.iter().filter(|gradient| gradient.layer() == layer).count() {
-                0 => return Err(LayerErrorKind::MissingLayer.at(layer)),
-                1 => {}
-                _ => return Err(LayerErrorKind::RepeatedLayer.at(layer)),
-            }
+        let is_repeated =
+            |layer: &usize| gradients.iter().filter(|gradient| gradient.layer() == *layer).count() > 1;
+        if let Some(layer) = (0..layers).find(is_repeated) {
+            return Err(LayerErrorKind::RepeatedLayer.at(layer));
         }
         self.expect_ready(scratch)?;
         let (v, scratch) = scratch.split_at_mut(weights_len(&self.net));
         let mut total = self.nothing_yet();
-        for gradient in &*gradients {
-            let place = self.place_of(gradient.layer());
-            self.read(gradient, &mut v[place], &mut total)?;
+        // In the order of the network, so that the sums do not depend on that of the gradients.
+        for layer in 0..layers {
+            let of_layer = gradients.iter().find(|gradient| gradient.layer() == layer);
+            let gradient = of_layer.ok_or(LayerErrorKind::MissingLayer.at(layer))?;
+            self.read(gradient, &mut v[self.place_of(layer)], &mut total)?;
         }
         self.transform(v, scratch)?;
-        for gradient in gradients {
-            let place = self.place_of(gradient.layer());
-            self.write(gradient, &v[place], scratch, &mut total)?;
+        for layer in 0..layers {
+            let of_layer = gradients.iter_mut().find(|gradient| gradient.layer() == layer);
+            let gradient = of_layer.ok_or(LayerErrorKind::MissingLayer.at(layer))?;
+            self.write(gradient, &v[self.place_of(layer)], scratch, &mut total)?;
         }
         Ok(total)
     }
