@@ -448,6 +448,86 @@ fn what_the_next_layer_explains_whole_keeps_the_root_of_a_rounding() {
     on_every_kernel(&Bounded);
 }
 
+/// Sizes around the blocks of the routines, in scratch of exactly the promised length. Without factors between layers the
+/// answer is known; with them it is symmetric.
+#[test]
+fn large_layers_do_with_the_promised_scratch() {
+    struct Fits;
+    impl Promise for Fits {
+        fn check<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
+            let layers = [
+                LayerShape::dense(1, 70),
+                LayerShape::dense(70, 3).without_bias(),
+                LayerShape::dense(3, 130),
+                LayerShape::dense(130, 17),
+            ];
+            for net in [&layers[..], &[layers[3], layers[1], layers[0]], &[layers[2], layers[2]]] {
+                when_ready::<T, K>(kernel, net, |kfac, batch, scratch| {
+                    let len = net.iter().map(|shape| shape.weights()).sum();
+                    let (v, w): (Vec<T>, Vec<T>) = (random(len, 3), random(len, 4));
+                    let [of_v, of_w] = [&v, &w].map(|v| {
+                        let mut u = v.clone();
+                        kfac.precondition_flat(&mut u, scratch).unwrap();
+                        widened(&u)
+                    });
+                    let size = (dot(&of_v, &of_v) * dot(&widened(&w), &widened(&w))).sqrt();
+                    let (left, right) = (dot(&of_v, &widened(&w)), dot(&widened(&v), &of_w));
+                    assert!((left - right).abs() <= tolerance::<T>() * size, "{net:?}: {left:e} {right:e}");
+                    let mut moments = batch.moments();
+                    let want = widened(&factored(kernel, net, &moments, &v));
+                    assert!(relative_difference(&of_v, &want) > 1e-3, "{net:?}");
+                    moments.next.iter_mut().flatten().for_each(|next| next.data.fill(0.0));
+                    let mut room = Room::new::<K>(net);
+                    let (mut alone, scratch) = room.precondition(net, kernel);
+                    add_moments(&mut alone, &moments, scratch);
+                    alone.set_damping(T::from_f64(LAMBDA)).unwrap();
+                    alone.refresh(scratch).unwrap();
+                    let mut u = v;
+                    alone.precondition_flat(&mut u, scratch).unwrap();
+                    assert_close(&format!("{net:?}"), &widened(&u), &want, tolerance::<T>());
+                });
+            }
+        }
+    }
+    on_every_kernel(&Fits);
+}
+
+/// Fewer cases than inputs, little damping: what is left of `Σ` is small. Four times what is measured.
+#[test]
+fn single_precision_is_good_where_the_next_layer_explains_nearly_all() {
+    let net = [LayerShape::dense(12, 10), LayerShape::dense(10, 8), LayerShape::dense(8, 3)];
+    let len: usize = net.iter().map(|shape| shape.weights()).sum();
+    let v: Vec<f64> = random(len, 3);
+    let of = |lambda: f64| -> (Vec<f64>, Vec<f64>) {
+        let (mut single, mut double) =
+            (Room::<f32>::new::<Reproducible>(&net), Room::<f64>::new::<Reproducible>(&net));
+        let rows = Batch::<f32>::new(&net, CASES, 1);
+        let (mut kfac, scratch) = single.precondition(&net, Reproducible);
+        rows.observe(&mut kfac, &[CASES], scratch).unwrap();
+        kfac.set_damping(lambda as f32).unwrap();
+        assert_eq!(kfac.refresh(scratch).unwrap().units, 1);
+        let mut u: Vec<f32> = v.iter().map(|&v| v as f32).collect();
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        let (mut kfac, scratch) = double.precondition(&net, Reproducible);
+        let rows = Batch {
+            net: net.to_vec(),
+            cases: CASES,
+            rows: rows.rows.iter().map(|pair| pair.each_ref().map(|x| widened(x))).collect(),
+        };
+        rows.observe(&mut kfac, &[CASES], scratch).unwrap();
+        kfac.set_damping(lambda).unwrap();
+        kfac.refresh(scratch).unwrap();
+        let mut want = v.clone();
+        kfac.precondition_flat(&mut want, scratch).unwrap();
+        (widened(&u), want)
+    };
+    for (lambda, tolerance) in [(1e-1, 3e-6), (1e-3, 1.2e-5), (1e-5, 2e-4)] {
+        let (u, want) = of(lambda);
+        let difference = relative_difference(&u, &want);
+        assert!(difference <= tolerance, "lambda {lambda:e}: {difference:e}");
+    }
+}
+
 #[test]
 fn gradients_may_come_in_any_order_and_lie_as_they_like() {
     struct AnyLayout;
