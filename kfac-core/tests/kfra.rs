@@ -280,6 +280,9 @@ fn a_refused_moment_is_named_and_leaves_its_layer_as_it_was() {
     assert_eq!(updates(&kfac), 2);
 }
 
+/// A step that writes to a moment.
+type Step<'s> = dyn Fn(MatMut<'_, f64>, &mut [f64]) -> Result<(), KfraError> + 's;
+
 #[test]
 fn a_step_of_the_recursion_that_cannot_be_taken_is_named_and_writes_nothing() {
     let numbers = random::<f64>(64, 1);
@@ -287,11 +290,7 @@ fn a_step_of_the_recursion_that_cannot_be_taken_is_named_and_writes_nothing() {
     let mut g_bar = [7.0; 9];
     let mut scratch = [0.0; 4000];
     let shape = |expected, found| Err(KfraError::Shape(ShapeError { expected, found }));
-    let mut check = |what: &str,
-                     step: &dyn Fn(MatMut<'_, f64>, &mut [f64]) -> Result<(), KfraError>,
-                     size,
-                     len,
-                     error| {
+    let mut check = |what: &str, step: &Step<'_>, size, len, error| {
         let moment = MatMut::row_major(&mut g_bar, size, size).unwrap();
         assert_eq!(step(moment, &mut scratch[..len]), error, "{what}");
         assert_eq!(g_bar, [7.0; 9], "{what}");

@@ -8,6 +8,9 @@
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
 //! | [`Shifted`] | the same, without eigenvectors of the larger factor |
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
+//!
+//! These work on one layer at a time. [`Tridiagonal`](crate::Tridiagonal), `u = Ξᵀ Λ Ξ v`, couples neighbours, and is no map
+//! but a preconditioner of its own.
 
 mod basis;
 mod eigenbasis;
