@@ -27,6 +27,10 @@ pub enum LayerErrorKind {
         /// How many it has.
         layers: usize,
     },
+    /// Where all layers belong together, this one is not among them.
+    MissingLayer,
+    /// Where each layer belongs once, this one is there again.
+    RepeatedLayer,
     /// An argument has another shape than the layer.
     Shape {
         /// Which argument.
@@ -95,6 +99,12 @@ pub enum LayerErrorKind {
     ThirdFailure(MapError),
     /// The layer's inverse could not be applied.
     Apply(MapError),
+    /// This layer and the next one are correlated by more than any two can be, for the third time in a row: no inputs and
+    /// gradients have these moments. The last good inverse stays in force.
+    Coupling {
+        /// The largest eigenvalue of the layer's block that the next one explains, as a share of the block: more than 1.
+        share: f64,
+    },
     /// An internal step met shapes that do not fit: a defect of this library, reported instead of a panic.
     Internal(ShapeError),
 }
@@ -111,6 +121,10 @@ pub enum Quantity {
     InputMoment,
     /// A moment matrix handed in as `G`.
     OutputMoment,
+    /// A moment matrix handed in as that of the inputs of this layer and the next.
+    NextInputMoment,
+    /// A moment matrix handed in as that of the output gradients of this layer and the next.
+    NextOutputMoment,
     /// The weight gradient `V`.
     Gradient,
     /// The preconditioned gradient `U`.
@@ -151,6 +165,8 @@ impl fmt::Display for Quantity {
             Self::OutputGradients => "output gradients",
             Self::InputMoment => "input moment",
             Self::OutputMoment => "output moment",
+            Self::NextInputMoment => "input moment with the next layer",
+            Self::NextOutputMoment => "output moment with the next layer",
             Self::Gradient => "gradient",
             Self::Preconditioned => "preconditioned gradient",
         })
@@ -206,6 +222,8 @@ impl fmt::Display for LayerErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchLayer { layers } => write!(f, "the network has only {layers} layers"),
+            Self::MissingLayer => f.write_str("it is missing, and all layers belong together"),
+            Self::RepeatedLayer => f.write_str("it is there twice"),
             Self::Shape { quantity, error: ShapeError { expected, found } } => write!(
                 f,
                 "wrong shape of the {quantity}: {} x {} instead of {} x {}",
@@ -240,6 +258,9 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::ThirdFailure(error) => write!(f, "the third refresh in a row failed: {error}"),
             Self::Apply(error) => write!(f, "the gradient cannot be preconditioned: {error}"),
+            Self::Coupling { share } => {
+                write!(f, "the third refresh in a row failed: the next layer explains {share:e} of this one")
+            }
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }
     }

@@ -27,7 +27,7 @@
 //! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
 //!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
-//! its result. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
+//! its result. [`tridiagonal`] has another algorithm, for chains of dense layers. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
 //! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
 #![no_std]
@@ -58,6 +58,7 @@ pub mod schedule;
 pub mod shape;
 pub mod statistics;
 pub mod step;
+pub mod tridiagonal;
 
 pub use error::{LayerError, LayerErrorKind};
 pub use gradient::LayerGradient;
@@ -65,3 +66,4 @@ pub use kfac_linalg as linalg;
 pub use observation::Observation;
 pub use preconditioner::Preconditioner;
 pub use shape::LayerShape;
+pub use tridiagonal::Tridiagonal;

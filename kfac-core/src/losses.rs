@@ -7,7 +7,7 @@
 use crate::sampling::{normal_pair, uniform};
 use core::fmt;
 use kfac_linalg::product::{dot, sum_terms};
-use kfac_linalg::{Scalar, ShapeError};
+use kfac_linalg::{MatMut, Scalar, ShapeError};
 
 /// The loss of one case, and the distribution that it is the negative log-likelihood of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +182,39 @@ impl Loss {
             }
         }
         Ok(())
+    }
+
+    /// `hessian += scale H`; `probabilities`, of the length of `outputs`, is overwritten.
+    pub(crate) fn add_hessian<T: Scalar>(
+        self,
+        outputs: &[T],
+        scale: T,
+        hessian: &mut MatMut<'_, T>,
+        probabilities: &mut [T],
+    ) {
+        let mut add = |i, j, x| hessian.set(i, j, hessian.at(i, j) + x);
+        match self {
+            Self::Square => (0..outputs.len()).for_each(|i| add(i, i, scale)),
+            Self::Softmax => {
+                // `p_i - p_i²` as the sum of the other `p_i p_j`, which does not cancel where one class is next to certain.
+                softmax(outputs, probabilities);
+                for (i, &p) in probabilities.iter().enumerate() {
+                    for (j, &q) in probabilities[..i].iter().enumerate() {
+                        let product = scale * (p * q);
+                        add(i, j, -product);
+                        add(j, i, -product);
+                        add(i, i, product);
+                        add(j, j, product);
+                    }
+                }
+            }
+            Self::Bernoulli => {
+                for (i, &f) in outputs.iter().enumerate() {
+                    // `1 - p` is the probability of the opposite, which does not cancel.
+                    add(i, i, scale * (f.sigmoid() * (-f).sigmoid()));
+                }
+            }
+        }
     }
 
     /// `vᵀ H w` for output tangents `v = J δ₁` and `w = J δ₂` of one case: the mean over cases is `δ₁ᵀ F δ₂`.

@@ -284,7 +284,7 @@ const fn products_len<T: Scalar>(shape: LayerShape) -> usize {
     max(product::gemm_scratch_len::<T>(m, n, m), product::gemm_scratch_len::<T>(m, n, n))
 }
 
-const fn max(a: usize, b: usize) -> usize {
+pub(crate) const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
 
@@ -384,16 +384,21 @@ impl<T> core::ops::DerefMut for Buffer<'_, T> {
 pub struct Storage<'s, T> {
     /// At least [`state_len`] numbers.
     pub numbers: Buffer<'s, T>,
-    /// At least one slot per layer.
+    /// At least one slot per layer; one in all for [`Tridiagonal`](crate::Tridiagonal).
     pub slots: Buffer<'s, LayerSlot>,
 }
 
 impl<T: Scalar> Storage<'_, T> {
     /// Cut to what `net` takes under `layout`, and cleared.
     pub(crate) fn cleared_for(self, net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
-        let (needed, found) = (state_len(net, layout), self.numbers.len());
+        self.cleared(state_len(net, layout), net.len())
+    }
+
+    /// Cut to so many numbers and slots, and cleared.
+    pub(crate) fn cleared(self, numbers: usize, slots: usize) -> Result<Self, StorageError> {
+        let (needed, found) = (numbers, self.numbers.len());
         let mut numbers = self.numbers.cut(needed).ok_or(StorageError::Numbers { needed, found })?;
-        let (needed, found) = (net.len(), self.slots.len());
+        let (needed, found) = (slots, self.slots.len());
         let mut slots = self.slots.cut(needed).ok_or(StorageError::Slots { needed, found })?;
         numbers.fill(T::ZERO);
         slots.fill(LayerSlot::EMPTY);
@@ -408,11 +413,15 @@ impl<T: Scalar> Storage<'static, T> {
     /// # Errors
     /// [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
-        let needed = state_len(net, layout);
+        Self::on_heap_of(state_len(net, layout), net.len())
+    }
+
+    /// So many numbers and slots on the heap.
+    pub(crate) fn on_heap_of(needed: usize, slots: usize) -> Result<Self, StorageError> {
         let mut numbers = alloc::vec::Vec::new();
         numbers.try_reserve_exact(needed).map_err(|_| StorageError::Numbers { needed, found: 0 })?;
         numbers.resize(needed, T::ZERO);
-        let slots = alloc::vec![LayerSlot::EMPTY; net.len()];
+        let slots = alloc::vec![LayerSlot::EMPTY; slots];
         Ok(Self { numbers: Buffer::Owned(numbers), slots: Buffer::Owned(slots) })
     }
 }
@@ -466,9 +475,9 @@ pub enum StorageError {
         /// What was lent.
         found: usize,
     },
-    /// Fewer slots than layers.
+    /// Fewer slots than the network takes: one per layer, or one in all for [`Tridiagonal`](crate::Tridiagonal).
     Slots {
-        /// Layers of the network.
+        /// What the network takes.
         needed: usize,
         /// What was lent.
         found: usize,
@@ -487,7 +496,7 @@ impl fmt::Display for StorageError {
                 write!(f, "the network needs storage for {needed} numbers, {found} were lent")
             }
             Self::Slots { needed, found } => {
-                write!(f, "the network has {needed} layers, {found} slots were lent")
+                write!(f, "the network needs {needed} slots, {found} were lent")
             }
             Self::EmptyLayer { layer } => write!(f, "layer {layer} has no inputs or no outputs"),
         }

@@ -3,12 +3,12 @@
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
 use crate::map::{FactorMap, MomentMap};
-use crate::memory::observe_scratch_len;
+use crate::memory::{LayerSlot, observe_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
 use crate::statistics::factor::SquareSum;
-use kfac_linalg::{Kernel, Scalar};
+use kfac_linalg::{Kernel, MatRef, PackedMut, PackedRef, Scalar};
 
 /// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
 pub struct Observation<'k, 's, T, M, K> {
@@ -83,18 +83,7 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
 
     /// How an `add` of `cases` cases to a layer would change its sums.
     fn plan(&self, layer: usize, cases: usize) -> Result<Update<T>, LayerErrorKind> {
-        if self.cases == 0 || cases == 0 {
-            return Err(LayerErrorKind::EmptyBatch);
-        }
-        let slot = &self.owner.slots[layer];
-        let found = slot.added.saturating_add(cases);
-        if found > self.cases {
-            return Err(LayerErrorKind::TooManyCases { announced: self.cases, found });
-        }
-        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
-        let epsilon = ramp(updates, self.owner.decay);
-        let keep = if slot.added > 0 { T::ONE } else { epsilon };
-        Ok(Update { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(self.cases) })
+        Update::plan(&self.owner.slots[layer], self.cases, cases, self.owner.decay)
     }
 
     /// Decays the sums at the first accepted `add`.
@@ -132,6 +121,53 @@ impl<T: Scalar, M: MomentMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         self.try_add_moments(layer, moments, scratch).map_err(|kind| kind.at(layer))
     }
 
+    /// Adds the cases of a (part of a) batch to `layer`: `A` from the rows of the inputs, `G` from a finished matrix that
+    /// stands for these cases, as the [recursion](crate::statistics::kfra) leaves it.
+    ///
+    /// # Shapes
+    /// `g_bar`: `m x m`, its lower triangle is read.
+    /// # Units
+    /// `g_bar`: the mean over the cases of the sum over positions of `g gᵀ`. With several positions to a case it is therefore
+    /// the sum of what the recursion gives at each of them. Every position that the inputs say they have is read.
+    /// # Errors
+    /// As for [`add`](Self::add), and for [`add_moments`](Self::add_moments) as far as they concern `G`.
+    pub fn add_with_output_moment(
+        &mut self,
+        layer: usize,
+        inputs: &(impl Inputs<T> + ?Sized),
+        g_bar: MatRef<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerError> {
+        self.try_add_with_output_moment(layer, inputs, g_bar, scratch).map_err(|kind| kind.at(layer))
+    }
+
+    fn try_add_with_output_moment(
+        &mut self,
+        layer: usize,
+        inputs: &(impl Inputs<T> + ?Sized),
+        g_bar: MatRef<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerErrorKind> {
+        let shape = self.shape_with_scratch(layer, scratch)?;
+        let gradients = OutputGradients::per_case(MatRef::row_major(&[], 0, 0)?);
+        let evidence = Evidence { shape, inputs, gradients };
+        let checked = evidence.check_inputs(scratch)?;
+        let update = self.plan(layer, inputs.cases())?;
+        update.expect_room(self.owner.layer_state(layer).input.magnitude(), &checked.trace)?;
+        let weights = [checked.rows, checked.cases].map(|count| update.per_case.to_f64() * count as f64);
+        let share = T::from_f64(weights[1]);
+        let present = self.owner.factor(layer, Side::Output);
+        check_moment(Quantity::OutputMoment, shape.outputs(), present, g_bar, [update.keep, share])?;
+
+        self.begin(layer, &update);
+        let kernel = self.owner.kernel;
+        let mut state = self.owner.layer_state(layer);
+        evidence.add_inputs(kernel, &mut state.input, update.per_case, scratch)?;
+        add_moment(state.output.sum_mut()?, share, g_bar);
+        self.gain(layer, inputs.cases(), weights);
+        Ok(())
+    }
+
     fn try_add_moments(
         &mut self,
         layer: usize,
@@ -151,50 +187,85 @@ impl<T: Scalar, M: MomentMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
             (Side::Output, Quantity::OutputMoment, g, share),
         ];
         for (side, quantity, moment, scale) in moments {
-            let size = shape.side(side);
-            quantity.expect([size, size], [moment.rows(), moment.cols()])?;
             let present = self.owner.factor(layer, side);
-            // Nothing says that these are moments of anything, so every entry is watched, not the trace alone.
-            let mut magnitudes = SquareSum::new(quantity);
-            for row in 0..size {
-                for column in 0..=row {
-                    let old = present.map_or(T::ZERO, |(sum, _)| update.keep * sum.at(row, column));
-                    magnitudes.add_moment((row, column), old, scale, moment.at(row, column))?;
-                }
-            }
-            magnitudes.finish()?;
+            check_moment(quantity, shape.side(side), present, moment, [update.keep, scale])?;
         }
         self.begin(layer, &update);
         let mut state = self.owner.layer_state(layer);
         for (side, _, moment, scale) in moments {
-            let mut sum = state.side(side).sum_mut()?;
-            for row in 0..shape.side(side) {
-                for column in 0..=row {
-                    sum.add(row, column, scale * moment.at(row, column));
-                }
-            }
+            add_moment(state.side(side).sum_mut()?, scale, moment);
         }
         self.gain(layer, self.cases, moments.map(|(_, _, _, scale)| scale.to_f64()));
         Ok(())
     }
 }
 
+/// Refuses a moment of another shape, one with a number that is not finite, and one under which `keep sum + scale moment`
+/// could leave the range of `T`. Nothing says that it is a moment of anything, so every entry is watched, not the trace
+/// alone.
+pub(crate) fn check_moment<T: Scalar>(
+    quantity: Quantity,
+    size: usize,
+    present: Option<(PackedRef<'_, T>, f64)>,
+    moment: MatRef<'_, T>,
+    [keep, scale]: [T; 2],
+) -> Result<(), LayerErrorKind> {
+    quantity.expect([size, size], [moment.rows(), moment.cols()])?;
+    let mut magnitudes = SquareSum::new(quantity);
+    for row in 0..size {
+        for column in 0..=row {
+            let old = present.map_or(T::ZERO, |(sum, _)| keep * sum.at(row, column));
+            magnitudes.add_moment((row, column), old, scale, moment.at(row, column))?;
+        }
+    }
+    magnitudes.finish().map(|_| ())
+}
+
+/// `sum += scale moment`.
+pub(crate) fn add_moment<T: Scalar>(mut sum: PackedMut<'_, T>, scale: T, moment: MatRef<'_, T>) {
+    for row in 0..sum.n() {
+        for column in 0..=row {
+            sum.add(row, column, scale * moment.at(row, column));
+        }
+    }
+}
+
 /// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
-struct Update<T> {
+pub(crate) struct Update<T> {
     /// `k`, counting this update.
-    updates: u32,
+    pub(crate) updates: u32,
     /// `ε` of this update.
-    epsilon: T,
+    pub(crate) epsilon: T,
     /// `ε` at the first `add`, 1 at those that follow.
-    keep: T,
+    pub(crate) keep: T,
     /// `(1 - ε) / N`.
-    per_case: T,
+    pub(crate) per_case: T,
 }
 
 impl<T: Scalar> Update<T> {
+    /// How an `add` of `cases` of the `announced` cases changes the sums behind a slot.
+    pub(crate) fn plan(
+        slot: &LayerSlot,
+        announced: usize,
+        cases: usize,
+        decay: T,
+    ) -> Result<Self, LayerErrorKind> {
+        if announced == 0 || cases == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        let found = slot.added.saturating_add(cases);
+        if found > announced {
+            return Err(LayerErrorKind::TooManyCases { announced, found });
+        }
+        let updates = if slot.added > 0 { slot.updates } else { slot.updates.saturating_add(1) };
+        let epsilon = ramp(updates, decay);
+        let keep = if slot.added > 0 { T::ONE } else { epsilon };
+        Ok(Self { updates, epsilon, keep, per_case: (T::ONE - epsilon) / T::from_usize(announced) })
+    }
+
     /// Refuses evidence under which the sum could leave the range of `T`: `present`, the magnitude of its diagonal, bounds
     /// every entry.
-    fn expect_room(&self, present: T, added: &SquareSum<T>) -> Result<(), LayerErrorKind> {
+    pub(crate) fn expect_room(&self, present: T, added: &SquareSum<T>) -> Result<(), LayerErrorKind> {
         added.bounded(self.keep * present + self.per_case * added.sum()).map(|_| ())
     }
 

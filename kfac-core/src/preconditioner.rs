@@ -84,11 +84,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// # Errors
     /// [`SettingError`] where a period is 0.
     pub fn set_schedule(&mut self, schedule: Schedule) -> Result<(), SettingError> {
-        for (setting, period) in
-            [("statistics_every", schedule.statistics_every), ("refresh_every", schedule.refresh_every)]
-        {
-            SettingError::unless(period > 0, setting, T::from_usize(period as usize))?;
-        }
+        let schedule = schedule.checked()?;
         schedule.deal(&self.net, self.map.cost(), &mut self.slots);
         self.schedule = schedule;
         Ok(())

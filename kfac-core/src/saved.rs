@@ -49,8 +49,13 @@ const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
 /// Bytes that [`save`](Preconditioner::save) writes for a network under a map's layout, for a `static` buffer.
 pub const fn saved_len<T: Scalar>(net: &[LayerShape], layout: Layout) -> usize {
-    let numbers = state_len(net, layout).saturating_mul(T::BYTES);
-    numbers.saturating_add(HEAD_LEN + net.len() * (SHAPE_LEN + SLOT_LEN) + 8 + T::BYTES + CHECKSUM_LEN)
+    saved_len_of::<T>(net, net.len(), state_len(net, layout))
+}
+
+/// The same for so many slots and numbers.
+pub(crate) const fn saved_len_of<T: Scalar>(net: &[LayerShape], slots: usize, numbers: usize) -> usize {
+    let records = net.len() * SHAPE_LEN + slots * SLOT_LEN;
+    numbers.saturating_mul(T::BYTES).saturating_add(HEAD_LEN + records + 8 + T::BYTES + CHECKSUM_LEN)
 }
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
@@ -66,40 +71,13 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// The first error of `write`.
     pub fn save<E>(&self, write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let mut out = Writer { write, checksum: Checksum::new() };
-        self.save_shapes(&mut out)?;
+        let mut out = Writer::new(write);
+        out.head::<T>(M::NAME, &self.net)?;
         out.bytes(&self.step.to_le_bytes())?;
         out.number(self.damping)?;
-        for slot in self.slots.iter() {
-            out.bytes(&slot.updates.to_le_bytes())?;
-            for weight in slot.weights {
-                out.bytes(&weight.to_le_bytes())?;
-            }
-            for step in slot.refreshed.into_iter().chain([slot.completed]) {
-                out.bytes(&step.to_le_bytes())?;
-            }
-            out.bytes(&slot.refreshed_damping.to_le_bytes())?;
-            out.bytes(&slot.failures)?;
-        }
-        for &number in self.numbers.iter() {
-            out.number(number)?;
-        }
-        let checksum = out.checksum.value().to_le_bytes();
-        (out.write)(&checksum)
-    }
-
-    fn save_shapes<E, W: FnMut(&[u8]) -> Result<(), E>>(&self, out: &mut Writer<W>) -> Result<(), E> {
-        out.bytes(&MAGIC)?;
-        out.bytes(&VERSION.to_le_bytes())?;
-        out.bytes(&[T::BYTES as u8])?;
-        out.bytes(&map_digest::<T, M>().to_le_bytes())?;
-        out.bytes(&(self.net.len() as u32).to_le_bytes())?;
-        for shape in self.net.iter() {
-            out.bytes(&(shape.outputs() as u32).to_le_bytes())?;
-            out.bytes(&(shape.inputs() as u32).to_le_bytes())?;
-            out.bytes(&[u8::from(shape.has_bias())])?;
-        }
-        Ok(())
+        self.slots.iter().try_for_each(|slot| out.slot(slot))?;
+        self.numbers.iter().try_for_each(|&number| out.number(number))?;
+        out.finish()
     }
 
     /// Checks saved bytes whole, against this network, map and number type, and changes nothing yet.
@@ -107,46 +85,10 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// [`StateError`] names the first thing that does not fit.
     pub fn verify<'p, 'b>(&'p mut self, bytes: &'b [u8]) -> Result<VerifiedState<'p, 'b, Self>, StateError> {
-        let mut reader = Reader { bytes };
-        if reader.take(MAGIC.len()) != Some(&MAGIC) {
-            return Err(StateError::Magic);
-        }
+        let content = verified_body::<T>(bytes, M::NAME, &self.net, self.saved_len())?;
         let truncated = StateError::Length { needed: self.saved_len(), found: bytes.len() };
-        let version = u16::from_le_bytes(reader.array().ok_or(truncated)?);
-        if version != VERSION {
-            return Err(StateError::Version { found: version });
-        }
-        let [width] = reader.array().ok_or(truncated)?;
-        if usize::from(width) != T::BYTES {
-            return Err(StateError::NumberType { bytes: width });
-        }
-        if u64::from_le_bytes(reader.array().ok_or(truncated)?) != map_digest::<T, M>() {
-            return Err(StateError::Map { expected: M::NAME });
-        }
-        let layers = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
-        if layers != self.net.len() {
-            return Err(StateError::Layers { expected: self.net.len(), found: layers });
-        }
-        for (layer, shape) in self.net.iter().enumerate() {
-            let outputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
-            let inputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
-            let [bias] = reader.array().ok_or(truncated)?;
-            if [outputs, inputs] != [shape.outputs(), shape.inputs()] || bias != u8::from(shape.has_bias()) {
-                let found = LayerShape::from_parts(outputs, inputs, bias != 0);
-                return Err(StateError::Shape { layer, expected: *shape, found });
-            }
-        }
-        if bytes.len() != self.saved_len() {
-            return Err(truncated);
-        }
-        let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
-        let mut actual = Checksum::new();
-        actual.add(content);
-        if checksum != actual.value().to_le_bytes() {
-            return Err(StateError::Checksum);
-        }
-        self.verify_values(reader.bytes, truncated)?;
-        Ok(VerifiedState { owner: self, content: reader.bytes })
+        self.verify_values(content, truncated)?;
+        Ok(VerifiedState { owner: self, content })
     }
 
     /// Refuses a body with numbers that no run leaves behind.
@@ -158,15 +100,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         value(step < u64::MAX && damping > T::ZERO && damping.is_finite(), None)?;
         for layer in 0..self.net.len() {
             let slot = reader.slot().ok_or(truncated)?;
-            // What is to be forgotten has a weight, and no updates.
-            let has_statistics = slot.updates > 0;
-            let weights =
-                |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0 || !has_statistics);
-            let valid = slot.weights.iter().all(weights)
-                && slot.refreshed.iter().all(|&refreshed| refreshed <= step)
-                && slot.completed <= slot.refreshed[0].max(slot.refreshed[1])
-                && slot.refreshed_damping.is_finite();
-            value(valid, Some(layer))?;
+            value(slot.is_possible_at(step), Some(layer))?;
         }
         for (layer, &shape) in self.net.iter().enumerate() {
             for _ in 0..M::LAYOUT.layer_len(shape) {
@@ -194,8 +128,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
 /// Saved bytes that fit a preconditioner, together with it.
 #[must_use = "a verified state is not restored until `restore` is called"]
 pub struct VerifiedState<'p, 'b, P> {
-    owner: &'p mut P,
-    content: &'b [u8],
+    pub(crate) owner: &'p mut P,
+    pub(crate) content: &'b [u8],
 }
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> VerifiedState<'_, '_, Preconditioner<'_, T, M, K>> {
@@ -255,7 +189,7 @@ pub enum StateError {
     Checksum,
     /// They hold a number that no run leaves behind: not finite, or of an impossible sign or order.
     Value {
-        /// The layer it belongs to; `None` for the step and the damping.
+        /// The layer it belongs to; `None` for those of the network.
         layer: Option<usize>,
     },
 }
@@ -285,7 +219,9 @@ impl fmt::Display for StateError {
             }
             Self::Length { needed, found } => write!(f, "saved state of {found} bytes, expected {needed}"),
             Self::Checksum => f.write_str("saved state with a wrong checksum"),
-            Self::Value { layer: None } => f.write_str("saved state with an impossible step or damping"),
+            Self::Value { layer: None } => {
+                f.write_str("saved state with an impossible number of the network")
+            }
             Self::Value { layer: Some(layer) } => {
                 write!(f, "saved state with an impossible number in layer {layer}")
             }
@@ -295,9 +231,71 @@ impl fmt::Display for StateError {
 
 impl core::error::Error for StateError {}
 
-fn map_digest<T: Scalar, M: Map<T>>() -> u64 {
+/// What stands between head and checksum, of bytes whose head is that of this map, network and number type, whose length is
+/// `needed` and whose checksum is right.
+pub(crate) fn verified_body<'b, T: Scalar>(
+    bytes: &'b [u8],
+    name: &'static str,
+    net: &[LayerShape],
+    needed: usize,
+) -> Result<&'b [u8], StateError> {
+    let mut reader = Reader { bytes };
+    if reader.take(MAGIC.len()) != Some(&MAGIC) {
+        return Err(StateError::Magic);
+    }
+    let truncated = StateError::Length { needed, found: bytes.len() };
+    let version = u16::from_le_bytes(reader.array().ok_or(truncated)?);
+    if version != VERSION {
+        return Err(StateError::Version { found: version });
+    }
+    let [width] = reader.array().ok_or(truncated)?;
+    if usize::from(width) != T::BYTES {
+        return Err(StateError::NumberType { bytes: width });
+    }
+    if u64::from_le_bytes(reader.array().ok_or(truncated)?) != digest(name) {
+        return Err(StateError::Map { expected: name });
+    }
+    let layers = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
+    if layers != net.len() {
+        return Err(StateError::Layers { expected: net.len(), found: layers });
+    }
+    for (layer, shape) in net.iter().enumerate() {
+        let outputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
+        let inputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
+        let [bias] = reader.array().ok_or(truncated)?;
+        if [outputs, inputs] != [shape.outputs(), shape.inputs()] || bias != u8::from(shape.has_bias()) {
+            let found = LayerShape::from_parts(outputs, inputs, bias != 0);
+            return Err(StateError::Shape { layer, expected: *shape, found });
+        }
+    }
+    if bytes.len() != needed {
+        return Err(truncated);
+    }
+    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
+    let mut actual = Checksum::new();
+    actual.add(content);
+    if checksum != actual.value().to_le_bytes() {
+        return Err(StateError::Checksum);
+    }
+    Ok(reader.bytes)
+}
+
+impl LayerSlot {
+    /// Can a run have left this record behind at `step`?
+    pub(crate) fn is_possible_at(&self, step: u64) -> bool {
+        // What is to be forgotten has a weight, and no updates.
+        let may_be_empty = self.updates == 0;
+        let weights = |&weight: &f64| weight.is_finite() && weight >= 0.0 && (weight > 0.0 || may_be_empty);
+        self.weights.iter().all(weights)
+            && self.refreshed.iter().all(|&refreshed| refreshed <= step)
+            && self.completed <= self.refreshed[0].max(self.refreshed[1])
+            && self.refreshed_damping.is_finite()
+    }
+}
+
+fn digest(name: &str) -> u64 {
     let mut digest = Checksum::new();
-    digest.add(M::NAME.as_bytes());
+    digest.add(name.as_bytes());
     digest.value()
 }
 
@@ -320,42 +318,80 @@ impl Checksum {
     }
 }
 
-struct Writer<W> {
+/// Hands bytes on, and adds them to the checksum that ends them.
+pub(crate) struct Writer<W> {
     write: W,
     checksum: Checksum,
 }
 
 impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), E> {
+    pub(crate) fn new(write: W) -> Self {
+        Self { write, checksum: Checksum::new() }
+    }
+
+    pub(crate) fn head<T: Scalar>(&mut self, name: &str, net: &[LayerShape]) -> Result<(), E> {
+        self.bytes(&MAGIC)?;
+        self.bytes(&VERSION.to_le_bytes())?;
+        self.bytes(&[T::BYTES as u8])?;
+        self.bytes(&digest(name).to_le_bytes())?;
+        self.bytes(&(net.len() as u32).to_le_bytes())?;
+        for shape in net {
+            self.bytes(&(shape.outputs() as u32).to_le_bytes())?;
+            self.bytes(&(shape.inputs() as u32).to_le_bytes())?;
+            self.bytes(&[u8::from(shape.has_bias())])?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), E> {
         self.checksum.add(bytes);
         (self.write)(bytes)
     }
 
-    fn number<T: Scalar>(&mut self, number: T) -> Result<(), E> {
+    pub(crate) fn number<T: Scalar>(&mut self, number: T) -> Result<(), E> {
         let mut bytes = [0; 8];
         let bytes = &mut bytes[..T::BYTES];
         number.write_le(bytes);
         self.bytes(bytes)
     }
+
+    /// A record; its place in the schedule is not part of it.
+    pub(crate) fn slot(&mut self, slot: &LayerSlot) -> Result<(), E> {
+        self.bytes(&slot.updates.to_le_bytes())?;
+        for weight in slot.weights {
+            self.bytes(&weight.to_le_bytes())?;
+        }
+        for step in slot.refreshed.into_iter().chain([slot.completed]) {
+            self.bytes(&step.to_le_bytes())?;
+        }
+        self.bytes(&slot.refreshed_damping.to_le_bytes())?;
+        self.bytes(&slot.failures)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<(), E> {
+        let checksum = self.checksum.value().to_le_bytes();
+        (self.write)(&checksum)
+    }
 }
 
-struct Reader<'b> {
-    bytes: &'b [u8],
+/// Takes bytes from the front; `None` where there are too few.
+pub(crate) struct Reader<'b> {
+    pub(crate) bytes: &'b [u8],
 }
 
 impl<'b> Reader<'b> {
-    fn take(&mut self, len: usize) -> Option<&'b [u8]> {
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'b [u8]> {
         let (head, tail) = self.bytes.split_at_checked(len)?;
         self.bytes = tail;
         Some(head)
     }
 
-    fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
+    pub(crate) fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
         self.take(LEN)?.try_into().ok()
     }
 
     /// The record of a layer; its place in the schedule is not part of it.
-    fn slot(&mut self) -> Option<LayerSlot> {
+    pub(crate) fn slot(&mut self) -> Option<LayerSlot> {
         Some(LayerSlot {
             updates: u32::from_le_bytes(self.array()?),
             weights: [f64::from_le_bytes(self.array()?), f64::from_le_bytes(self.array()?)],
@@ -367,7 +403,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    fn number<T: Scalar>(&mut self) -> Option<T> {
+    pub(crate) fn number<T: Scalar>(&mut self) -> Option<T> {
         self.take(T::BYTES).map(T::read_le)
     }
 }

@@ -4,6 +4,7 @@ mod course;
 
 pub use course::Course;
 
+use crate::error::SettingError;
 use crate::map::{Cost, RefreshUnit};
 use crate::memory::LayerSlot;
 use crate::shape::{LayerShape, Side};
@@ -54,6 +55,16 @@ impl Schedule {
             step += 1;
         }
         worst
+    }
+
+    /// Refuses a period of 0.
+    pub(crate) fn checked(self) -> Result<Self, SettingError> {
+        for (setting, period) in
+            [("statistics_every", self.statistics_every), ("refresh_every", self.refresh_every)]
+        {
+            SettingError::unless(period > 0, setting, f64::from(period))?;
+        }
+        Ok(self)
     }
 
     /// Writes into each slot at which step of the period its sides are due.

@@ -11,8 +11,10 @@ use kfac_core::memory::{Memory, Moment, rows_scratch_len, scratch_len, state_len
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
 use kfac_core::shape::{Side, Window};
+use kfac_core::statistics::kfra;
 use kfac_core::step::{FisherProducts, KlClip, Slopes, StepBound, heavy_ball};
-use kfac_core::{LayerGradient, LayerShape, Preconditioner};
+use kfac_core::tridiagonal::{self, LayerRows, MomentPair, NetworkMoments};
+use kfac_core::{LayerGradient, LayerShape, Preconditioner, Tridiagonal};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -201,6 +203,88 @@ fn rows_are_preconditioned_without_an_allocation() {
     check(Factored, &mut memory, &mut [0.0; scratch::<Factored>()]);
     let mut memory = Memory::<f64, { numbers_len::<f64, Eigenbasis<Qr>>() }, 3>::new();
     check(Eigenbasis::full(), &mut memory, &mut [0.0; scratch::<Eigenbasis<Qr>>()]);
+}
+
+/// A chain of dense layers, all of whose memory is static.
+const CHAIN: [LayerShape; 3] =
+    [LayerShape::dense(4, 3), LayerShape::dense(3, 5).without_bias(), LayerShape::dense(5, 2)];
+
+#[test]
+fn no_verb_of_tridiagonal_allocates() {
+    const NUMBERS: usize = tridiagonal::state_len(&CHAIN);
+    const SCRATCH: usize = tridiagonal::scratch_len::<f32, Reproducible>(&CHAIN);
+    const SAVED: usize = tridiagonal::saved_len::<f32>(&CHAIN);
+    static MEMORY: Mutex<(Memory<f32, NUMBERS, 1>, [f32; SCRATCH], [u8; SAVED])> =
+        Mutex::new((Memory::new(), [0.0; SCRATCH], [0; SAVED]));
+    let mut memory = MEMORY.lock().unwrap();
+    let ((), allocations) = allocations_of(|| {
+        let (memory, scratch, saved) = &mut *memory;
+        let kfac = Tridiagonal::new(&CHAIN, Reproducible, memory.borrow()).unwrap();
+        let schedule = Schedule { statistics_every: 1, refresh_every: 2 };
+        let kfac = kfac.with_schedule(schedule).unwrap().with_decay(0.5).unwrap();
+        let mut kfac = kfac.with_l2(1e-3).unwrap();
+        for step in 0..STEPS {
+            let rows: [f32; 36] = core::array::from_fn(|at| ((7 * at + 3 * step) % 11) as f32 / 5.0 - 1.0);
+            let layer = |at: usize, shape: LayerShape| {
+                let view = |at: usize, width| MatRef::row_major(&rows[at..], CASES, width).unwrap();
+                let gradients = OutputGradients::per_case(view(at + 1, shape.outputs()));
+                LayerRows { inputs: Rows(view(at, shape.features())), gradients }
+            };
+            let layers = [layer(0, CHAIN[0]), layer(5, CHAIN[1]), layer(9, CHAIN[2])];
+            kfac.observe(CASES).add(&layers, scratch).unwrap();
+            // A refusal is a value too.
+            kfac.observe(CASES).add(&layers[..2], scratch).unwrap_err();
+            let square = |at, size| MatRef::row_major(&rows[at..], size, size).unwrap();
+            let own = [MomentPair { a: square(0, 5), g: square(0, 3) }; 3];
+            let moments = NetworkMoments { own: &own, next: &[] };
+            kfac.observe(CASES).add_moments(moments, scratch).unwrap_err();
+            kfac.set_damping(0.1).unwrap();
+            let refreshed = if step == 0 { kfac.refresh_all(scratch) } else { kfac.refresh(scratch) };
+            refreshed.unwrap();
+            let mut u: [f32; 15 + 15 + 12] = core::array::from_fn(|at| (at % 5) as f32);
+            kfac.precondition_flat(&mut u, scratch).unwrap();
+            let (first, rest) = u.split_at_mut(15);
+            let (second, third) = rest.split_at_mut(15);
+            let joint =
+                |layer, block, m, n| LayerGradient::joint(layer, MatMut::row_major(block, m, n).unwrap());
+            let gradients = &mut [joint(0, first, 3, 5), joint(1, second, 5, 3), joint(2, third, 2, 6)];
+            kfac.precondition(gradients, scratch).unwrap();
+            assert!(kfac.factor(0, Side::Input).is_some() && kfac.next_factor(0, Side::Output).is_some());
+            assert!(kfac.psi(1, Side::Input).is_some() && kfac.report().failures == 0);
+            let mut len = 0;
+            let write = |piece: &[u8]| -> Result<(), ()> {
+                saved.get_mut(len..len + piece.len()).ok_or(())?.copy_from_slice(piece);
+                len += piece.len();
+                Ok(())
+            };
+            kfac.save(write).unwrap();
+            assert_eq!(len, SAVED);
+            kfac.verify(saved).unwrap().restore();
+        }
+    });
+    assert_eq!(allocations, 0);
+}
+
+#[test]
+fn the_recursion_for_the_output_moment_allocates_nothing() {
+    let mut memory = Memory::<f64, { numbers_len::<f64, Factored>() }, 3>::new();
+    let mut scratch = [0.0; 2000];
+    let rows: [f64; 16] = core::array::from_fn(|at| at as f64 / 7.0 - 1.0);
+    let ((), allocations) = allocations_of(|| {
+        let mut kfac = Preconditioner::new(&NET, Factored, Reproducible, memory.borrow()).unwrap();
+        let view = |cases, width| MatRef::row_major(&rows, cases, width).unwrap();
+        let (mut g, mut below) = ([0.0; 4], [0.0; 9]);
+        let into = MatMut::row_major(&mut g, 2, 2).unwrap();
+        kfra::mean_loss_hessian(Loss::Softmax, 1.0, view(CASES, 2), into, &mut scratch).unwrap();
+        let g = MatRef::row_major(&g, 2, 2).unwrap();
+        let into = MatMut::row_major(&mut below, 3, 3).unwrap();
+        kfra::through_linear(Reproducible, view(2, 3), g, into, &mut scratch).unwrap();
+        let moment = MatMut::row_major(&mut below, 3, 3).unwrap();
+        kfra::through_activation(Reproducible, view(CASES, 3), moment, &mut scratch).unwrap();
+        let (inputs, g) = (Rows(view(CASES, 4)), MatRef::row_major(&below, 3, 3).unwrap());
+        kfac.observe(CASES).add_with_output_moment(0, &inputs, g, &mut scratch).unwrap();
+    });
+    assert_eq!(allocations, 0);
 }
 
 #[test]

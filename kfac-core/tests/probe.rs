@@ -2,11 +2,15 @@
 
 #[path = "../firmware/probe/src/cases.rs"]
 mod cases;
+#[path = "../firmware/probe/src/chain.rs"]
+#[allow(unreachable_pub)] // It is a module of another program.
+mod chain;
 #[path = "../firmware/probe/src/job.rs"]
 #[allow(unreachable_pub)] // It is a module of another program.
 mod job;
 
 use cases::for_each_case;
+use chain::chain_room;
 use job::{Failed, Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
@@ -29,6 +33,8 @@ fn with_std_the_job_has_the_bits_of_the_program_without_an_allocator() {
         };
     }
     for_each_case!(run);
+    found += &line("tridiagonal-f32", chain::run(&mut <chain_room!(f32)>::new()));
+    found += &line("tridiagonal-f64", chain::run(&mut <chain_room!(f64)>::new()));
     assert_eq!(found, EXPECTED);
 }
 

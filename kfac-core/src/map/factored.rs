@@ -149,7 +149,11 @@ impl<T: Scalar> FactorMap<T> for Factored {}
 impl<T: Scalar> MomentMap<T> for Factored {}
 
 /// The factor with `shift` added to its diagonal.
-fn write_damped<T: Scalar>(side: &SideState<'_, T>, shift: T, out: &mut [T]) -> Result<(), ShapeError> {
+pub(crate) fn write_damped<T: Scalar>(
+    side: &SideState<'_, T>,
+    shift: T,
+    out: &mut [T],
+) -> Result<(), ShapeError> {
     side.write_factor(out)?;
     for value in out.iter_mut().step_by(side.size + 1) {
         *value += shift;
@@ -157,14 +161,14 @@ fn write_damped<T: Scalar>(side: &SideState<'_, T>, shift: T, out: &mut [T]) -> 
     Ok(())
 }
 
-fn write_multiple_of_identity<T: Scalar>(size: usize, multiple: T, out: &mut [T]) {
+pub(crate) fn write_multiple_of_identity<T: Scalar>(size: usize, multiple: T, out: &mut [T]) {
     out.fill(T::ZERO);
     for value in out.iter_mut().step_by(size + 1) {
         *value = multiple;
     }
 }
 
-fn invert<T: Scalar, K: Kernel<T>>(
+pub(crate) fn invert<T: Scalar, K: Kernel<T>>(
     kernel: K,
     side: Side,
     size: usize,
@@ -179,7 +183,7 @@ fn invert<T: Scalar, K: Kernel<T>>(
     Ok(())
 }
 
-fn unpack<'a, T: Scalar>(
+pub(crate) fn unpack<'a, T: Scalar>(
     packed: &[T],
     size: usize,
     square: &'a mut [T],

@@ -10,6 +10,9 @@
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
 //! | [`Embedding`] | `Q_G [(Q_Gᵀ V) / (d_G aᵀ + λ)]` with `a = diag(A)`, for inputs that are tokens |
 //! | [`Diagonal`] | `V / (s + λ)` with `s` the second moment of `∇w` over the cases, for scales and shifts |
+//!
+//! These work on one layer at a time. [`Tridiagonal`](crate::Tridiagonal), `u = Ξᵀ Λ Ξ v`, couples neighbours, and is no map
+//! but a preconditioner of its own.
 
 mod basis;
 mod case_gradients;
@@ -17,7 +20,7 @@ mod diagonal;
 mod eigenbasis;
 mod ekfac;
 mod embedding;
-mod factored;
+pub(crate) mod factored;
 mod rows;
 mod shifted;
 

@@ -17,22 +17,25 @@ pub(crate) struct Checked<T> {
     pub(crate) traces: [SquareSum<T>; 2],
 }
 
+/// The half of it that concerns the inputs.
+pub(crate) struct CheckedInputs<T> {
+    pub(crate) cases: usize,
+    pub(crate) rows: usize,
+    pub(crate) trace: SquareSum<T>,
+}
+
 impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
     /// Reads all evidence once: shapes, finite numbers, finite sums of squares. Touches nothing but `row`.
     ///
     /// A second moment is positive semidefinite, so no entry exceeds its trace: if the traces are finite,
     /// everything that is added is.
     pub(crate) fn check(&self, row: &mut [T]) -> Result<Checked<T>, LayerErrorKind> {
-        let (inputs, shape) = (self.inputs, self.shape);
-        let rows = inputs.cases().saturating_mul(inputs.positions());
-        if rows == 0 {
-            return Err(LayerErrorKind::EmptyBatch);
-        }
-        Quantity::Inputs.expect([rows, shape.features()], [rows, inputs.features()])?;
+        self.expect_inputs()?;
+        let (inputs, outputs) = (self.inputs, self.shape.outputs());
         let gradients = self.gradients.rows();
         let gradient_rows = inputs.cases().saturating_mul(inputs.gradient_rows());
-        let Some(width) = inputs.gradient_width(shape.outputs()) else {
-            let error = ShapeError { expected: [gradient_rows, shape.outputs()], found: gradients.shape() };
+        let Some(width) = inputs.gradient_width(outputs) else {
+            let error = ShapeError { expected: [gradient_rows, outputs], found: gradients.shape() };
             return Err(LayerErrorKind::Shape { quantity: Quantity::OutputGradients, error });
         };
         Quantity::OutputGradients.expect([gradient_rows, width], gradients.shape())?;
@@ -40,8 +43,31 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         if !(factor > T::ZERO && factor.is_finite()) {
             return Err(LayerErrorKind::GradientScale { factor: factor.to_f64() });
         }
+        let CheckedInputs { cases, rows, trace } = self.check_inputs(row)?;
+        let mut squares = SquareSum::new(Quantity::OutputGradients);
+        let row = &mut row[..self.shape.outputs()];
+        for (case, position) in self.positions() {
+            self.write_gradient((case, position), row);
+            squares.add(case * inputs.positions() + position, row)?;
+        }
+        squares.finish()?;
+        Ok(Checked { cases, rows, traces: [trace, squares] })
+    }
 
-        let mut squares = [SquareSum::new(Quantity::Inputs), SquareSum::new(Quantity::OutputGradients)];
+    /// Refuses inputs without a position, and rows of another length than the layer's.
+    fn expect_inputs(&self) -> Result<(), LayerErrorKind> {
+        let rows = self.inputs.cases().saturating_mul(self.inputs.positions());
+        if rows == 0 {
+            return Err(LayerErrorKind::EmptyBatch);
+        }
+        Quantity::Inputs.expect([rows, self.shape.features()], [rows, self.inputs.features()])
+    }
+
+    /// The half of [`check`](Self::check) that concerns the inputs.
+    pub(crate) fn check_inputs(&self, row: &mut [T]) -> Result<CheckedInputs<T>, LayerErrorKind> {
+        let (inputs, shape) = (self.inputs, self.shape);
+        self.expect_inputs()?;
+        let mut trace = SquareSum::new(Quantity::Inputs);
         let (mut cases, mut rows, mut last_case) = (0, 0, None);
         for (case, position) in self.positions() {
             let index = case * inputs.positions() + position;
@@ -49,17 +75,14 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
                 None => {
                     let input_row = &mut row[..shape.features()];
                     inputs.write_row(case, position, input_row);
-                    squares[0].add(index, input_row)?;
+                    trace.add(index, input_row)?;
                 }
-                Some(token) if token < shape.features() => squares[0].add(index, &[T::ONE])?,
+                Some(token) if token < shape.features() => trace.add(index, &[T::ONE])?,
                 Some(token) => {
                     let features = shape.features();
                     return Err(LayerErrorKind::UnknownToken { row: index, token, features });
                 }
             }
-            let gradient_row = &mut row[..shape.outputs()];
-            self.write_gradient((case, position), gradient_row);
-            squares[1].add(index, gradient_row)?;
             rows += 1;
             cases += usize::from(last_case != Some(case));
             last_case = Some(case);
@@ -68,12 +91,10 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
             return Err(LayerErrorKind::EmptyBatch);
         }
         if shape.has_bias() {
-            squares[0].sum += T::from_usize(rows);
+            trace.sum += T::from_usize(rows);
         }
-        for sum in &squares {
-            sum.finish()?;
-        }
-        Ok(Checked { cases, rows, traces: squares })
+        trace.finish()?;
+        Ok(CheckedInputs { cases, rows, trace })
     }
 
     /// `sum += scale Σ ā āᵀ` over the valid rows, as much of it as is kept; the bias adds a last column of ones.

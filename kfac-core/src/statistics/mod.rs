@@ -20,3 +20,4 @@
 
 pub mod average;
 pub(crate) mod factor;
+pub mod kfra;

@@ -3,11 +3,13 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 pub mod bad;
+pub mod chain_net;
 pub mod convolution;
 pub mod dense;
 pub mod golden;
 pub mod layer;
 pub mod net;
+pub mod recursion;
 pub mod rows;
 pub mod run;
 

@@ -15,6 +15,7 @@ pub enum Activation {
     Identity,
     Tanh,
     Relu,
+    Sigmoid,
 }
 
 impl Activation {
@@ -23,6 +24,7 @@ impl Activation {
             Some("identity") => Self::Identity,
             Some("tanh") => Self::Tanh,
             Some("relu") => Self::Relu,
+            Some("sigmoid") => Self::Sigmoid,
             _ => panic!("no activation {name}"),
         }
     }
@@ -32,6 +34,7 @@ impl Activation {
             Self::Identity => s,
             Self::Tanh => s.tanh(),
             Self::Relu => s.maximum(T::ZERO),
+            Self::Sigmoid => T::ONE / (T::ONE + (-s).exp()),
         }
     }
 
@@ -46,6 +49,7 @@ impl Activation {
                     T::ZERO
                 }
             }
+            Self::Sigmoid => self.value(s) * (T::ONE - self.value(s)),
         }
     }
 }
@@ -311,6 +315,22 @@ impl<T: Scalar> DenseNet<T> {
         Self { layers, terms, traces, outputs }
     }
 
+    pub fn layers(&self) -> &[Layer<T>] {
+        &self.layers
+    }
+
+    /// `f'(s)` of a layer, a row for every case, which has one position.
+    pub fn derivatives(&self, layer: usize) -> Vec<T> {
+        let activation = self.layers[layer].activation;
+        let sums = self.traces.iter().flat_map(|positions| &positions[0].sums[layer]);
+        sums.map(|&s| activation.derivative(s)).collect()
+    }
+
+    /// Inputs of a layer without the homogeneous one, a row for every case, which has one position.
+    pub fn inputs(&self, layer: usize) -> Vec<T> {
+        self.traces.iter().flat_map(|positions| positions[0].inputs[layer].clone()).collect()
+    }
+
     /// `dl/ds` of every layer, from `dl/df` at one position.
     fn backward(&self, trace: &Trace<T>, gradient: &[T]) -> Vec<Vec<T>> {
         let mut gradients = vec![];
@@ -380,7 +400,7 @@ impl<T: Scalar> Model<T> for DenseNet<T> {
 /// A loss as the golden files name it: a core loss times a factor.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss<T> {
-    kind: losses::Loss,
+    pub kind: losses::Loss,
     /// `scale`; twice that for `scale Σ (f - y)²`, since the core's square loss has a half.
     pub factor: T,
 }

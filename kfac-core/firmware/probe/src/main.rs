@@ -20,10 +20,12 @@
 #![no_main]
 
 mod cases;
+mod chain;
 mod host;
 mod job;
 
 use cases::for_each_case;
+use chain::chain_room;
 use core::ffi::c_int;
 use job::{Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
@@ -43,5 +45,15 @@ extern "C" fn main() -> c_int {
         }};
     }
     for_each_case!(run);
+    macro_rules! run_chain {
+        ($name:literal, $float:ty) => {{
+            static mut ROOM: chain_room!($float) = chain::Room::new();
+            // SAFETY: as above.
+            let room = unsafe { &mut *&raw mut ROOM };
+            status |= host::print($name, chain::run(room));
+        }};
+    }
+    run_chain!("tridiagonal-f32", f32);
+    run_chain!("tridiagonal-f64", f64);
     status
 }
