@@ -52,6 +52,7 @@ pub mod schedule;
 pub mod shape;
 pub mod statistics;
 pub mod step;
+pub mod tensor;
 
 pub use error::{LayerError, LayerErrorKind};
 pub use gradient::LayerGradient;

@@ -36,16 +36,17 @@ use crate::map::Map;
 use crate::memory::{LayerSlot, Layout, state_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::LayerShape;
+use crate::tensor::TensorShape;
 use core::fmt;
 use kfac_linalg::{Kernel, Scalar};
 
 const MAGIC: [u8; 4] = *b"KFAC";
 const VERSION: u16 = 1;
-const CHECKSUM_LEN: usize = 8;
+pub(crate) const CHECKSUM_LEN: usize = 8;
 /// Bytes of a layer's record.
 const SLOT_LEN: usize = 4 + 2 * 8 + 3 * 8 + 8 + 2;
 const SHAPE_LEN: usize = 4 + 4 + 1;
-const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
+pub(crate) const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
 /// Bytes that [`save`](Preconditioner::save) writes for a network under a map's layout, for a `static` buffer.
 pub const fn saved_len<T: Scalar>(net: &[LayerShape], layout: Layout) -> usize {
@@ -66,7 +67,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// The first error of `write`.
     pub fn save<E>(&self, write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let mut out = Writer { write, checksum: Checksum::new() };
+        let mut out = Writer::new(write);
         self.save_shapes(&mut out)?;
         out.bytes(&self.step.to_le_bytes())?;
         out.number(self.damping)?;
@@ -84,16 +85,11 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         for &number in self.numbers.iter() {
             out.number(number)?;
         }
-        let checksum = out.checksum.value().to_le_bytes();
-        (out.write)(&checksum)
+        out.finish()
     }
 
     fn save_shapes<E, W: FnMut(&[u8]) -> Result<(), E>>(&self, out: &mut Writer<W>) -> Result<(), E> {
-        out.bytes(&MAGIC)?;
-        out.bytes(&VERSION.to_le_bytes())?;
-        out.bytes(&[T::BYTES as u8])?;
-        out.bytes(&map_digest::<T, M>().to_le_bytes())?;
-        out.bytes(&(self.net.len() as u32).to_le_bytes())?;
+        out.head::<T>(M::NAME, self.net.len())?;
         for shape in self.net.iter() {
             out.bytes(&(shape.outputs() as u32).to_le_bytes())?;
             out.bytes(&(shape.inputs() as u32).to_le_bytes())?;
@@ -107,26 +103,9 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// [`StateError`] names the first thing that does not fit.
     pub fn verify<'p, 'b>(&'p mut self, bytes: &'b [u8]) -> Result<VerifiedState<'p, 'b, Self>, StateError> {
-        let mut reader = Reader { bytes };
-        if reader.take(MAGIC.len()) != Some(&MAGIC) {
-            return Err(StateError::Magic);
-        }
         let truncated = StateError::Length { needed: self.saved_len(), found: bytes.len() };
-        let version = u16::from_le_bytes(reader.array().ok_or(truncated)?);
-        if version != VERSION {
-            return Err(StateError::Version { found: version });
-        }
-        let [width] = reader.array().ok_or(truncated)?;
-        if usize::from(width) != T::BYTES {
-            return Err(StateError::NumberType { bytes: width });
-        }
-        if u64::from_le_bytes(reader.array().ok_or(truncated)?) != map_digest::<T, M>() {
-            return Err(StateError::Map { expected: M::NAME });
-        }
-        let layers = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
-        if layers != self.net.len() {
-            return Err(StateError::Layers { expected: self.net.len(), found: layers });
-        }
+        let mut reader = Reader { bytes };
+        reader.head::<T>(M::NAME, self.net.len(), truncated)?;
         for (layer, shape) in self.net.iter().enumerate() {
             let outputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
             let inputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
@@ -136,15 +115,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
                 return Err(StateError::Shape { layer, expected: *shape, found });
             }
         }
-        if bytes.len() != self.saved_len() {
-            return Err(truncated);
-        }
-        let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
-        let mut actual = Checksum::new();
-        actual.add(content);
-        if checksum != actual.value().to_le_bytes() {
-            return Err(StateError::Checksum);
-        }
+        expect_whole(bytes, self.saved_len())?;
         self.verify_values(reader.bytes, truncated)?;
         Ok(VerifiedState { owner: self, content: reader.bytes })
     }
@@ -193,8 +164,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
 /// Saved bytes that fit a preconditioner, together with it.
 #[must_use = "a verified state is not restored until `restore` is called"]
 pub struct VerifiedState<'p, 'b, P> {
-    owner: &'p mut P,
-    content: &'b [u8],
+    pub(crate) owner: &'p mut P,
+    pub(crate) content: &'b [u8],
 }
 
 impl<T: Scalar, M: Map<T>, K: Kernel<T>> VerifiedState<'_, '_, Preconditioner<'_, T, M, K>> {
@@ -243,6 +214,13 @@ pub enum StateError {
         /// The shape in the saved state.
         found: LayerShape,
     },
+    /// A tensor has another shape.
+    Tensor {
+        /// Its index.
+        tensor: usize,
+        /// The shape here.
+        expected: TensorShape,
+    },
     /// They are too short or too long.
     Length {
         /// Bytes that this state takes.
@@ -282,6 +260,9 @@ impl fmt::Display for StateError {
                     bias(expected)
                 )
             }
+            Self::Tensor { tensor, expected } => {
+                write!(f, "saved tensor {tensor} has another shape than {:?}", expected.sides())
+            }
             Self::Length { needed, found } => write!(f, "saved state of {found} bytes, expected {needed}"),
             Self::Checksum => f.write_str("saved state with a wrong checksum"),
             Self::Value { layer: None } => f.write_str("saved state with an impossible step or damping"),
@@ -294,10 +275,21 @@ impl fmt::Display for StateError {
 
 impl core::error::Error for StateError {}
 
-fn map_digest<T: Scalar, M: Map<T>>() -> u64 {
+fn digest(name: &str) -> u64 {
     let mut digest = Checksum::new();
-    digest.add(M::NAME.as_bytes());
+    digest.add(name.as_bytes());
     digest.value()
+}
+
+/// Refuses bytes of another length, or with a checksum that is not theirs.
+pub(crate) fn expect_whole(bytes: &[u8], needed: usize) -> Result<(), StateError> {
+    if bytes.len() != needed {
+        return Err(StateError::Length { needed, found: bytes.len() });
+    }
+    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
+    let mut actual = Checksum::new();
+    actual.add(content);
+    if checksum == actual.value().to_le_bytes() { Ok(()) } else { Err(StateError::Checksum) }
 }
 
 /// FNV-1a (Fowler, Noll and Vo), 64 bits.
@@ -319,18 +311,36 @@ impl Checksum {
     }
 }
 
-struct Writer<W> {
+pub(crate) struct Writer<W> {
     write: W,
     checksum: Checksum,
 }
 
 impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), E> {
+    pub(crate) fn new(write: W) -> Self {
+        Self { write, checksum: Checksum::new() }
+    }
+
+    /// What every state begins with: magic, version, number type, map, and how many shapes follow.
+    pub(crate) fn head<T: Scalar>(&mut self, map: &str, shapes: usize) -> Result<(), E> {
+        self.bytes(&MAGIC)?;
+        self.bytes(&VERSION.to_le_bytes())?;
+        self.bytes(&[T::BYTES as u8])?;
+        self.bytes(&digest(map).to_le_bytes())?;
+        self.bytes(&(shapes as u32).to_le_bytes())
+    }
+
+    /// The checksum over everything before it.
+    pub(crate) fn finish(mut self) -> Result<(), E> {
+        (self.write)(&self.checksum.value().to_le_bytes())
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), E> {
         self.checksum.add(bytes);
         (self.write)(bytes)
     }
 
-    fn number<T: Scalar>(&mut self, number: T) -> Result<(), E> {
+    pub(crate) fn number<T: Scalar>(&mut self, number: T) -> Result<(), E> {
         let mut bytes = [0; 8];
         let bytes = &mut bytes[..T::BYTES];
         number.write_le(bytes);
@@ -338,8 +348,8 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
     }
 }
 
-struct Reader<'b> {
-    bytes: &'b [u8],
+pub(crate) struct Reader<'b> {
+    pub(crate) bytes: &'b [u8],
 }
 
 impl<'b> Reader<'b> {
@@ -349,7 +359,32 @@ impl<'b> Reader<'b> {
         Some(head)
     }
 
-    fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
+    /// Refuses a [`head`](Writer::head) that is not that of this map and so many shapes; `truncated` where it is cut off.
+    pub(crate) fn head<T: Scalar>(
+        &mut self,
+        map: &'static str,
+        shapes: usize,
+        truncated: StateError,
+    ) -> Result<(), StateError> {
+        if self.take(MAGIC.len()) != Some(&MAGIC) {
+            return Err(StateError::Magic);
+        }
+        let version = u16::from_le_bytes(self.array().ok_or(truncated)?);
+        if version != VERSION {
+            return Err(StateError::Version { found: version });
+        }
+        let [width] = self.array().ok_or(truncated)?;
+        if usize::from(width) != T::BYTES {
+            return Err(StateError::NumberType { bytes: width });
+        }
+        if u64::from_le_bytes(self.array().ok_or(truncated)?) != digest(map) {
+            return Err(StateError::Map { expected: map });
+        }
+        let found = u32::from_le_bytes(self.array().ok_or(truncated)?) as usize;
+        if found == shapes { Ok(()) } else { Err(StateError::Layers { expected: shapes, found }) }
+    }
+
+    pub(crate) fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
         self.take(LEN)?.try_into().ok()
     }
 
@@ -366,7 +401,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    fn number<T: Scalar>(&mut self) -> Option<T> {
+    pub(crate) fn number<T: Scalar>(&mut self) -> Option<T> {
         self.take(T::BYTES).map(T::read_le)
     }
 }

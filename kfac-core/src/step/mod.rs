@@ -5,5 +5,5 @@ mod momentum;
 mod quadratic;
 
 pub use clip::{ClipError, KlClip};
-pub use momentum::heavy_ball;
+pub use momentum::{decay_weights, heavy_ball};
 pub use quadratic::{FisherProducts, ModelError, Proposal, QuadraticModel, Slopes, StepBound};

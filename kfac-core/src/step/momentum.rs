@@ -14,3 +14,14 @@ pub fn heavy_ball<T: Scalar>(delta: &mut [T], u: &[T], rate: T, momentum: T) -> 
     }
     Ok(())
 }
+
+/// Decoupled weight decay: `θ <- θ - rate decay θ`, after the step. It leaves the gradients alone, unlike l2 decay, which
+/// is part of the loss.
+///
+/// # Source
+/// Loshchilov and Hutter 2019, arXiv:1711.05101.
+pub fn decay_weights<T: Scalar>(theta: &mut [T], rate: T, decay: T) {
+    for theta in theta {
+        *theta -= rate * decay * *theta;
+    }
+}
