@@ -82,7 +82,7 @@ impl<T: Scalar> Grafting<T> {
 }
 
 /// `‖D‖_F` of `D_i = direction(g_i, s_i)`: squares neither overflow nor vanish on the way.
-pub(super) fn norm<T: Scalar>(g: &[T], s: &[T], direction: impl Fn(T, T) -> T) -> Result<T, ShapeError> {
+pub(super) fn norm<T: Scalar>([g, s]: [&[T]; 2], direction: impl Fn(T, T) -> T) -> Result<T, ShapeError> {
     let largest = g.iter().zip(s).fold(T::ZERO, |most, (&g, &s)| most.maximum(direction(g, s).abs()));
     if largest == T::ZERO {
         return Ok(T::ZERO);

@@ -89,20 +89,13 @@ impl<T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'_, T, M, 
             value(valid, Some(tensor))?;
         }
         for (tensor, &shape) in self.net.iter().enumerate() {
-            let mut all_finite = |count: usize| {
-                (0..count).try_for_each(|_| {
-                    value(reader.number::<T>().ok_or(truncated)?.is_finite(), Some(tensor))
-                })
-            };
             let (len, entries) = (self.layout.tensor_len(shape), shape.entries());
-            let [second, first] = [self.layout.second_moments, self.layout.first_moments].map(|n| n * entries);
-            all_finite(len - second - first)?;
-            for _ in 0..second {
-                let number = reader.number::<T>().ok_or(truncated)?;
-                value(number >= T::ZERO && number.is_finite(), Some(tensor))?;
-            }
-            for _ in 0..first {
-                value(reader.number::<T>().ok_or(truncated)?.is_finite(), Some(tensor))?;
+            let moments = [self.layout.second_moments, self.layout.first_moments].map(|count| count * entries);
+            let squares = len - moments[0] - moments[1]..len - moments[1];
+            for place in 0..len {
+                let number: T = reader.number().ok_or(truncated)?;
+                let valid = number.is_finite() && (number >= T::ZERO || !squares.contains(&place));
+                value(valid, Some(tensor))?;
             }
         }
         Ok(())

@@ -78,6 +78,16 @@ impl<T: Scalar, S: Eigensolver> Shampoo<T, S> {
         }
     }
 
+    /// `V` to the step of the grafted method; without one, it stays.
+    fn graft_alone(&self, tensor: &TensorState<'_, T>, v: &mut [T]) {
+        let direction = self.grafting.direction(tensor.second_weight);
+        match &*tensor.second_moment {
+            // Nothing is read of a second moment that there is not.
+            [] => v.iter_mut().for_each(|v| *v = direction(*v, T::ZERO)),
+            second => v.iter_mut().zip(second).for_each(|(v, &s)| *v = direction(*v, s)),
+        }
+    }
+
     fn root(&self, axes: usize, side: usize) -> Root<T> {
         let order = match self.root {
             RootOrder::TwiceTheAxes => 2 * axes as u32,
@@ -171,24 +181,20 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Shampoo<T, S> {
         v: &mut [T],
         scratch: &mut [T],
     ) -> Result<(), MapError> {
-        let direction = self.grafting.direction(tensor.second_weight);
-        let is_grafted_alone =
-            tensor.preconditioned < self.warm_up || tensor.shape.preconditioned_axes() == 0;
-        // Without a second moment, nothing reads it.
-        let squares = |v| if tensor.second_moment.is_empty() { v } else { &*tensor.second_moment };
-        if is_grafted_alone {
-            match &*tensor.second_moment {
-                [] => v.iter_mut().for_each(|v| *v = direction(*v, T::ZERO)),
-                second => v.iter_mut().zip(second).for_each(|(v, &s)| *v = direction(*v, s)),
-            }
+        if tensor.preconditioned < self.warm_up || tensor.shape.preconditioned_axes() == 0 {
+            self.graft_alone(tensor, v);
             return Ok(());
         }
-        let size = norm(v, squares(&*v), direction)?;
-        multiply_axes(kernel, tensor, Factor::Plain, v, scratch)?;
         if self.grafting == Grafting::None {
-            return Ok(());
+            return multiply_axes(kernel, tensor, Factor::Plain, v, scratch);
         }
-        let own = norm(v, &*v, |u, _| u)?;
+        let direction = self.grafting.direction(tensor.second_weight);
+        let size = match &*tensor.second_moment {
+            [] => norm([v, v], direction)?,
+            second => norm([v, second], direction)?,
+        };
+        multiply_axes(kernel, tensor, Factor::Plain, v, scratch)?;
+        let own = norm([v, v], |u, _| u)?;
         if own != T::ZERO {
             // In this order no quotient of two norms leaves the range.
             v.iter_mut().for_each(|u| *u = *u / own * size);

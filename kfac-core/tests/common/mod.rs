@@ -8,6 +8,7 @@ pub mod dense;
 pub mod golden;
 pub mod net;
 pub mod run;
+pub mod tensor;
 
 use dense::Matrix;
 use kfac_core::linalg::{Kernel, Scalar};
