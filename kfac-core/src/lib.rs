@@ -24,7 +24,8 @@
 //! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
 //!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
-//! its result. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
+//! its result. [`tensor`] is what there is for gradients without layers: Shampoo and SOAP. [`memory`] says how much
+//! storage a network takes, as constants. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
 //! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
 #![no_std]

@@ -84,9 +84,9 @@ impl Schedule {
     /// Refuses a period of 0.
     pub(crate) fn check(self) -> Result<(), SettingError> {
         let periods = [("statistics_every", self.statistics_every), ("refresh_every", self.refresh_every)];
-        periods.into_iter().try_for_each(|(setting, period)| {
-            SettingError::unless(period > 0, setting, f64::from(period))
-        })
+        periods
+            .into_iter()
+            .try_for_each(|(setting, period)| SettingError::unless(period > 0, setting, f64::from(period)))
     }
 }
 
@@ -115,7 +115,11 @@ impl Units<'_> {
             }
             Self::Axes(net, per_cube) => {
                 let (shape, axis) = (net[unit / MAX_ORDER], unit % MAX_ORDER);
-                if shape.is_preconditioned(axis) { cube(shape.side(axis)).saturating_mul(per_cube) } else { 0 }
+                if shape.is_preconditioned(axis) {
+                    cube(shape.side(axis)).saturating_mul(per_cube)
+                } else {
+                    0
+                }
             }
         }
     }
@@ -185,5 +189,23 @@ mod tests {
             Schedule::EVERY_STEP.worst_step_flops(&NET, cost),
             flops(10, 4) + flops(5, 7) + flops(8, 2)
         );
+    }
+
+    #[test]
+    fn axes_of_tensors_are_dealt_like_sides_and_those_left_alone_cost_nothing() {
+        const TENSORS: [TensorShape; 3] =
+            [TensorShape::new([9, 4]), TensorShape::new([7, 40, 3]).limited(20), TensorShape::new([])];
+        const SCHEDULE: Schedule = Schedule { statistics_every: 1, refresh_every: 3 };
+        const WORST: u64 = SCHEDULE.worst_axis_step_flops(&TENSORS, 2);
+        let mut slots = [TensorSlot::EMPTY; 3];
+        SCHEDULE.deal_axes(&TENSORS, 2, &mut slots);
+        // Sorted: 9, 7, 4, and back: 3.
+        assert_eq!(
+            (slots[0].due[..2].to_vec(), [slots[1].due[0], slots[1].due[2]]),
+            (std::vec![0, 2], [1, 2])
+        );
+        assert_eq!(WORST, 2 * 729);
+        let at_once = Schedule::EVERY_STEP.worst_axis_step_flops(&TENSORS, 2);
+        assert_eq!(at_once, 2 * (729 + 343 + 64 + 27));
     }
 }

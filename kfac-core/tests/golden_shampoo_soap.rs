@@ -68,9 +68,7 @@ fn grafting<T: Scalar>(case: &Case) -> Grafting<T> {
     match graft["kind"].as_str() {
         None if graft.is_null() => Grafting::None,
         Some("sgd") => Grafting::Sgd,
-        Some("adam_second_moment") => {
-            Grafting::Adam { decay: number("beta2"), epsilon: number("epsilon") }
-        }
+        Some("adam_second_moment") => Grafting::Adam { decay: number("beta2"), epsilon: number("epsilon") },
         other => panic!("{}: no grafting {other:?}", case.label),
     }
 }

@@ -22,7 +22,10 @@ fn close<T: Scalar>(what: &str, got: &[T], want: &[f64]) {
     let allowed = CLOSE * T::EPSILON.to_f64() * largest(want);
     assert_eq!(got.len(), want.len(), "{what}");
     for (got, want) in got.iter().zip(want) {
-        assert!((got.to_f64() - want).abs() <= allowed, "{what}: {got:e} is not {want:e}, {allowed:e} allowed");
+        assert!(
+            (got.to_f64() - want).abs() <= allowed,
+            "{what}: {got:e} is not {want:e}, {allowed:e} allowed"
+        );
     }
 }
 
@@ -82,11 +85,16 @@ struct PolarFactor;
 
 impl Body for PolarFactor {
     fn run<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
-        let [u] = &steps(kernel, plain(), TensorShape::new([2, 2]), &[numbers::<T>(&[1.0, 2.0, 3.0, 4.0])])[..]
+        let [u] =
+            &steps(kernel, plain(), TensorShape::new([2, 2]), &[numbers::<T>(&[1.0, 2.0, 3.0, 4.0])])[..]
         else {
             panic!()
         };
-        close("T36", u, &[-0.514_495_755_427_527, 0.857_492_925_712_544, 0.857_492_925_712_544, 0.514_495_755_427_527]);
+        close(
+            "T36",
+            u,
+            &[-0.514_495_755_427_527, 0.857_492_925_712_544, 0.857_492_925_712_544, 0.514_495_755_427_527],
+        );
 
         let n = 6;
         let mut v = random::<T>(n * n, 36);
@@ -97,7 +105,8 @@ impl Body for PolarFactor {
             (0..n).map(|l| a[l * n + i] * b[l * n + j]).sum()
         };
         let identity: Vec<f64> = (0..n * n).map(|at| f64::from(u8::from(at / n == at % n))).collect();
-        let [gram, h] = [&u, &v].map(|x| numbers::<T>(&(0..n * n).map(|at| product(&u, at / n, x, at % n)).collect::<Vec<_>>()));
+        let [gram, h] = [&u, &v]
+            .map(|x| numbers::<T>(&(0..n * n).map(|at| product(&u, at / n, x, at % n)).collect::<Vec<_>>()));
         close("UᵀU is the identity", &gram, &identity);
         let transposed: Vec<f64> = (0..n * n).map(|at| h[at % n * n + at / n].to_f64()).collect();
         close("UᵀV is symmetric", &h, &transposed);
@@ -161,7 +170,11 @@ impl Body for AgainstLoops {
         }) {
             for root in [RootOrder::TwiceTheAxes, RootOrder::Fixed(3)] {
                 against_loops(kernel, shape, Shampoo { root, ..Shampoo::new(accumulation) });
-                against_loops(kernel, shape, Shampoo { root, ..Shampoo::new(accumulation) }.with_solver(Jacobi::default()));
+                against_loops(
+                    kernel,
+                    shape,
+                    Shampoo { root, ..Shampoo::new(accumulation) }.with_solver(Jacobi::default()),
+                );
             }
         }
     }
@@ -319,7 +332,8 @@ impl Body for NeverStarted {
             for (step, want) in want.iter().enumerate() {
                 close(&what, &never[step], want);
                 close(&what, &alone[step], want);
-                let differs = late[step].iter().zip(want).any(|(u, d)| (u.to_f64() - d).abs() > 1e-3 * largest(want));
+                let differs =
+                    late[step].iter().zip(want).any(|(u, d)| (u.to_f64() - d).abs() > 1e-3 * largest(want));
                 assert_eq!(differs, step >= 4, "{what}: step {step} of a warm-up of 4");
             }
         }
@@ -344,7 +358,9 @@ fn adam_with_decoupled_decay_is_adamw() {
     let (rate, weight_decay) = (0.25, 0.5);
     let (mut w, mut want) = (vec![1.0, -2.0, 3.0, 0.5, 0.0, 7.0], vec![1.0, -2.0, 3.0, 0.5, 0.0, 7.0]);
     let directions = peer(map.grafting, 0.75, &gradients);
-    for (u, d) in steps(Reproducible, map, TensorShape::new([6]).limited(0), &gradients).iter().zip(&directions) {
+    for (u, d) in
+        steps(Reproducible, map, TensorShape::new([6]).limited(0), &gradients).iter().zip(&directions)
+    {
         w.iter_mut().zip(u).for_each(|(w, u)| *w -= rate * u);
         decay_weights(&mut w, rate, weight_decay);
         want.iter_mut().zip(d).for_each(|(w, d)| *w = (*w - rate * d) * (1.0 - rate * weight_decay));
@@ -440,11 +456,24 @@ struct Turned;
 impl Body for Turned {
     fn run<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
         let sides = [3, 2, 2];
-        let turn = [2.0 / 3.0, -1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, -1.0 / 3.0, -1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0];
+        let turn = [
+            2.0 / 3.0,
+            -1.0 / 3.0,
+            2.0 / 3.0,
+            2.0 / 3.0,
+            2.0 / 3.0,
+            -1.0 / 3.0,
+            -1.0 / 3.0,
+            2.0 / 3.0,
+            2.0 / 3.0,
+        ];
         let turned = |v: &Vec<T>| mode_product(&sides, 0, &turn, &widened(v));
         let gradients: Vec<Vec<T>> = (0..3).map(|step| random(12, 680 + step)).collect();
         let rotated: Vec<Vec<T>> = gradients.iter().map(|v| numbers(&turned(v))).collect();
-        let map = Shampoo { grafting: Grafting::Sgd, ..Shampoo::new(Accumulation::Sum { epsilon: T::from_f64(0.125) }) };
+        let map = Shampoo {
+            grafting: Grafting::Sgd,
+            ..Shampoo::new(Accumulation::Sum { epsilon: T::from_f64(0.125) })
+        };
         let [u, of_rotated] = [gradients, rotated].map(|v| steps(kernel, map, TensorShape::new(sides), &v));
         for (u, got) in u.iter().zip(&of_rotated) {
             close("turned", got, &turned(u));

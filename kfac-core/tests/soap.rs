@@ -16,7 +16,10 @@ fn close<T: Scalar>(what: &str, got: &[T], want: &[f64]) {
     let allowed = CLOSE * T::EPSILON.to_f64() * largest(want);
     assert_eq!(got.len(), want.len(), "{what}");
     for (got, want) in got.iter().zip(want) {
-        assert!((got.to_f64() - want).abs() <= allowed, "{what}: {got:e} is not {want:e}, {allowed:e} allowed");
+        assert!(
+            (got.to_f64() - want).abs() <= allowed,
+            "{what}: {got:e} is not {want:e}, {allowed:e} allowed"
+        );
     }
 }
 
@@ -160,8 +163,7 @@ struct Turned;
 impl Body for Turned {
     fn run<T: Scalar, K: Kernel<T>>(&self, kernel: K) {
         let sides = [3, 2, 3];
-        let turn =
-            [2.0, -1.0, 2.0, 2.0, 2.0, -1.0, -1.0, 2.0, 2.0].map(|x: f64| x / 3.0);
+        let turn = [2.0, -1.0, 2.0, 2.0, 2.0, -1.0, -1.0, 2.0, 2.0].map(|x: f64| x / 3.0);
         let turned = |v: &[T]| mode_product(&sides, 2, &turn, &mode_product(&sides, 0, &turn, &widened(v)));
         let gradients: Vec<Vec<T>> = (0..5).map(|step| random(18, 780 + step)).collect();
         let rotated: Vec<Vec<T>> =

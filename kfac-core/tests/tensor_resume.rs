@@ -33,7 +33,8 @@ fn step<T: Scalar, M: GradientMap<T>, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Mark {
     let seeds = (0_u64..).map(|tensor| 10 * step as u64 + tensor);
-    let mut u: Vec<Vec<T>> = NET.iter().zip(seeds).map(|(shape, seed)| random(shape.entries(), seed)).collect();
+    let mut u: Vec<Vec<T>> =
+        NET.iter().zip(seeds).map(|(shape, seed)| random(shape.entries(), seed)).collect();
     preconditioner.step(&mut u, scratch).unwrap();
     (saved(preconditioner), u.iter().map(|u| bits(u)).collect())
 }

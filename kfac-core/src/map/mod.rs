@@ -8,6 +8,8 @@
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
 //! | [`Shifted`] | the same, without eigenvectors of the larger factor |
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
+//!
+//! Maps that are fed gradients alone, Shampoo and SOAP, are in [`tensor`](crate::tensor).
 
 mod basis;
 mod eigenbasis;

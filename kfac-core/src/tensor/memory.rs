@@ -96,10 +96,8 @@ impl RefreshRoutine {
             // The new order and basis, then `L`, its product with the old basis and the quotients, or the second moment
             // while it is sorted.
             Self::Basis(method) => {
-                let routine = max(
-                    refresh::step_or_cold_scratch_len::<T>(n, method),
-                    gemm_scratch_len::<T>(n, n, n),
-                );
+                let routine =
+                    max(refresh::step_or_cold_scratch_len::<T>(n, method), gemm_scratch_len::<T>(n, n, n));
                 let basis = (2 * square + n).saturating_add(routine);
                 max(basis, shape.entries()).saturating_add(n + square)
             }
@@ -157,7 +155,8 @@ impl Slot for TensorSlot {
 }
 
 /// Storage as arrays, for a `static` or the stack.
-pub type TensorMemory<T, const NUMBERS: usize, const TENSORS: usize> = Memory<T, NUMBERS, TENSORS, TensorSlot>;
+pub type TensorMemory<T, const NUMBERS: usize, const TENSORS: usize> =
+    Memory<T, NUMBERS, TENSORS, TensorSlot>;
 
 /// The arrays of one tensor, as a map sees them.
 pub struct TensorState<'s, T> {
@@ -188,7 +187,12 @@ pub struct AxisState<'s, T> {
 
 impl<'s, T: Scalar> TensorState<'s, T> {
     /// Cuts one tensor's numbers into its arrays.
-    pub(super) fn new(shape: TensorShape, layout: TensorLayout, slot: &TensorSlot, numbers: &'s mut [T]) -> Self {
+    pub(super) fn new(
+        shape: TensorShape,
+        layout: TensorLayout,
+        slot: &TensorSlot,
+        numbers: &'s mut [T],
+    ) -> Self {
         let (axes, rest) = numbers.split_at_mut(axes_len(shape, shape.order()));
         let (second_moment, first_moment) = rest.split_at_mut(shape.entries() * layout.second_moments);
         let [weight, second_weight, _] = slot.weights;
@@ -233,7 +237,11 @@ impl<T: Scalar> AxisState<'_, T> {
 }
 
 /// The second moment of a preconditioned axis in the numbers of its tensor.
-pub(super) fn moment_of<T: Scalar>(shape: TensorShape, axis: usize, numbers: &[T]) -> Option<PackedRef<'_, T>> {
+pub(super) fn moment_of<T: Scalar>(
+    shape: TensorShape,
+    axis: usize,
+    numbers: &[T],
+) -> Option<PackedRef<'_, T>> {
     let moment = shape.is_preconditioned(axis).then(|| numbers.get(axes_len(shape, axis)..))??;
     PackedRef::new(moment, shape.side(axis)).ok()
 }

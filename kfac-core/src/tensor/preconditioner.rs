@@ -435,7 +435,11 @@ impl<'s, T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'s, T,
 
     fn expect_scratch(&self, scratch: &[T]) -> Result<(), LayerError> {
         let (needed, found) = (self.scratch_len(), scratch.len());
-        if found >= needed { Ok(()) } else { Err(LayerErrorKind::Scratch(ScratchError { needed, found }).at(0)) }
+        if found >= needed {
+            Ok(())
+        } else {
+            Err(LayerErrorKind::Scratch(ScratchError { needed, found }).at(0))
+        }
     }
 }
 

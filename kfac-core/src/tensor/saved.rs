@@ -90,7 +90,8 @@ impl<T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'_, T, M, 
         }
         for (tensor, &shape) in self.net.iter().enumerate() {
             let (len, entries) = (self.layout.tensor_len(shape), shape.entries());
-            let moments = [self.layout.second_moments, self.layout.first_moments].map(|count| count * entries);
+            let moments =
+                [self.layout.second_moments, self.layout.first_moments].map(|count| count * entries);
             let squares = len - moments[0] - moments[1]..len - moments[1];
             for place in 0..len {
                 let number: T = reader.number().ok_or(truncated)?;

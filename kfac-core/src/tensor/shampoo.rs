@@ -151,8 +151,7 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Shampoo<T, S> {
         let (weight, axes) = (tensor.weight, tensor.shape.preconditioned_axes());
         let arrays = tensor.axis(axis);
         let n = arrays.side;
-        let (moment, q, d) =
-            (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?, take(&mut scratch, n)?);
+        let (moment, q, d) = (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?, take(&mut scratch, n)?);
         arrays.unpack(moment)?;
         let outcome = {
             let (a, q) = (MatRef::row_major(moment, n, n)?, MatMut::row_major(q, n, n)?);

@@ -59,7 +59,8 @@ impl TensorShape {
             if side == 1 {
                 continue;
             }
-            let product = if merged.order > 0 { merged.sides[merged.order - 1].checked_mul(side) } else { None };
+            let product =
+                if merged.order > 0 { merged.sides[merged.order - 1].checked_mul(side) } else { None };
             match product {
                 Some(product) if product <= limit => merged.sides[merged.order - 1] = product,
                 _ => {

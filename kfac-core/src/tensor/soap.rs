@@ -145,7 +145,8 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Soap<T, S> {
         let (moment, kept) = (MatRef::row_major(moment, n, n)?, MatRef::row_major(kept, n, n)?);
         let (sweeps, flops) = if is_cold {
             let (d, room) = room.split_at_mut(n);
-            let sweeps = decompose(self.solver.cold(kernel, moment, MatMut::row_major(basis, n, n)?, d, room));
+            let sweeps =
+                decompose(self.solver.cold(kernel, moment, MatMut::row_major(basis, n, n)?, d, room));
             let sweeps = sweeps.map_err(|error| error.at(axis))?;
             (sweeps, S::METHOD.flops(n, sweeps))
         } else {

@@ -2,9 +2,7 @@
 
 use kfac_core::linalg::{Kernel, Scalar};
 use kfac_core::memory::{Buffer, Storage};
-use kfac_core::tensor::{
-    GradientMap, TensorPreconditioner, TensorShape, TensorSlot, scratch_len, state_len,
-};
+use kfac_core::tensor::{GradientMap, TensorPreconditioner, TensorShape, TensorSlot, scratch_len, state_len};
 
 /// Storage and scratch; both begin as NaN, so that reading them shows.
 pub struct TensorRoom<T> {

@@ -216,7 +216,9 @@ fn step_to<T: Scalar, K: Kernel<T>>(
     match places {
         Places::Ascending => ascending(found, order),
         // Row n - 1 - j of Wᵀ came from column j.
-        Places::Kept => order.iter_mut().rev().enumerate().for_each(|(row, index)| *index = T::from_usize(row)),
+        Places::Kept => {
+            order.iter_mut().rev().enumerate().for_each(|(row, index)| *index = T::from_usize(row))
+        }
     }
     for (d, &index) in d.iter_mut().zip(&*order) {
         *d = found[place(index)];
