@@ -99,7 +99,7 @@ impl Body for PolarFactor {
         let n = 6;
         let mut v = random::<T>(n * n, 36);
         (0..n).for_each(|i| v[i * n + i] += T::from_f64(2.0));
-        let u = steps(kernel, plain(), TensorShape::new([n, n]), &[v.clone()]).remove(0);
+        let u = steps(kernel, plain(), TensorShape::new([n, n]), std::slice::from_ref(&v)).remove(0);
         let (u, v) = (widened(&u), widened(&v));
         let product = |a: &[f64], i: usize, b: &[f64], j: usize| -> f64 {
             (0..n).map(|l| a[l * n + i] * b[l * n + j]).sum()
@@ -404,7 +404,7 @@ fn grafting_has_no_range_of_its_own() {
     for scale in [1e-30_f32, 1e-42, 1e18] {
         let v = [3.0, -4.0].map(|x: f32| x * scale).to_vec();
         // Of a vector the root has one eigenvalue along V, so that U has its direction.
-        let u = steps(Reproducible, map, TensorShape::new([2]), &[v.clone()]).remove(0);
+        let u = steps(Reproducible, map, TensorShape::new([2]), std::slice::from_ref(&v)).remove(0);
         let allowed = 8.0 * f32::EPSILON * 5.0 * scale + f32::from_bits(2);
         let as_large = u.iter().zip(&v).all(|(u, v)| (u - v).abs() <= allowed);
         assert!(as_large, "{u:?} is not {v:?}");
