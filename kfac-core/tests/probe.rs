@@ -5,11 +5,16 @@ mod cases;
 #[path = "../firmware/probe/src/job.rs"]
 #[allow(unreachable_pub)] // It is a module of another program.
 mod job;
+#[path = "../firmware/probe/src/tensors.rs"]
+#[allow(unreachable_pub)]
+mod tensors;
 
-use cases::for_each_case;
+use cases::{for_each_case, for_each_tensor_case};
 use job::{Failed, Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::map::{Eigenbasis, Ekfac, Factored, Shifted};
+use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
+use tensors::tensor_room;
 
 const EXPECTED: &str = include_str!("../firmware/probe/expected.txt");
 
@@ -29,6 +34,14 @@ fn with_std_the_job_has_the_bits_of_the_program_without_an_allocator() {
         };
     }
     for_each_case!(run);
+    macro_rules! run_tensors {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {{
+            const MAP: $type = $map;
+            let mut room: tensor_room!($float, MAP) = tensors::Room::new();
+            found += &line($name, tensors::run(MAP, &mut room));
+        }};
+    }
+    for_each_tensor_case!(run_tensors);
     assert_eq!(found, EXPECTED);
 }
 

@@ -247,35 +247,35 @@ impl<T: Scalar> Training<T> {
 }
 
 /// An integer generator: the upper bits of a 64-bit linear congruence (Knuth's constants).
-struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
-    fn next(&mut self) -> u32 {
+    pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
     /// In `[-1, 1)`, the same number in either type.
-    fn signed<T: Scalar>(&mut self) -> T {
+    pub fn signed<T: Scalar>(&mut self) -> T {
         T::from_f64(2.0) * uniform::<T>(self.next()) - T::ONE
     }
 }
 
 /// FNV-1a (Fowler, Noll and Vo), 64 bits.
-struct Hash(u64);
+pub struct Hash(pub u64);
 
 impl Hash {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub fn bytes(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
-    fn numbers<T: Scalar>(&mut self, numbers: &[T]) {
+    pub fn numbers<T: Scalar>(&mut self, numbers: &[T]) {
         let mut bytes = [0; 8];
         for number in numbers {
             number.write_le(&mut bytes[..T::BYTES]);
@@ -291,7 +291,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    fn new(what: impl fmt::Display) -> Self {
+    pub fn new(what: impl fmt::Display) -> Self {
         let mut failed = Self { text: [0; 96], len: 0 };
         // Writing cuts what does not fit, and never fails.
         let _ = write!(failed, "{what}");

@@ -22,12 +22,15 @@
 mod cases;
 mod host;
 mod job;
+mod tensors;
 
-use cases::for_each_case;
+use cases::{for_each_case, for_each_tensor_case};
 use core::ffi::c_int;
 use job::{Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::map::{Eigenbasis, Ekfac, Factored, Shifted};
+use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
+use tensors::tensor_room;
 
 /// What the C runtime calls.
 // SAFETY: no other function of this program is called `main`.
@@ -43,5 +46,15 @@ extern "C" fn main() -> c_int {
         }};
     }
     for_each_case!(run);
+    macro_rules! run_tensors {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {{
+            const MAP: $type = $map;
+            static mut ROOM: tensor_room!($float, MAP) = tensors::Room::new();
+            // SAFETY: as above.
+            let room = unsafe { &mut *&raw mut ROOM };
+            status |= host::print($name, tensors::run(MAP, room));
+        }};
+    }
+    for_each_tensor_case!(run_tensors);
     status
 }
