@@ -77,6 +77,8 @@ pub enum LayerErrorKind {
     NoStatistics,
     /// The layer has statistics, but its inverse has never been computed.
     NotReady,
+    /// The map learns second moments in its basis, and has not observed the gradient in one yet.
+    NoMomentsInBasis,
     /// More cases than the observation was announced to have.
     TooManyCases {
         /// What `observe` was told.
@@ -246,6 +248,9 @@ impl fmt::Display for LayerErrorKind {
             Self::NoStatistics => f.write_str("it has no statistics yet: observe it, then refresh"),
             Self::NotReady => {
                 f.write_str("it has statistics but no inverse yet: call refresh_all, or wait for its turn")
+            }
+            Self::NoMomentsInBasis => {
+                f.write_str("no gradient has been observed in its basis yet: observe it once more")
             }
             Self::TooManyCases { announced, found } => {
                 write!(f, "{found} cases were added to an observation of {announced}")

@@ -27,7 +27,8 @@
 //! A wrong scale still trains, only worse, and nothing can detect it: the constructors are where it is said.
 //!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
-//! its result. [`tridiagonal`] has another algorithm, for chains of dense layers. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
+//! its result. [`tridiagonal`] is another algorithm, for chains of dense layers, [`tensor`] what there is for gradients
+//! without layers: Shampoo and SOAP. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
 //! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
 #![no_std]
@@ -58,6 +59,7 @@ pub mod schedule;
 pub mod shape;
 pub mod statistics;
 pub mod step;
+pub mod tensor;
 pub mod tridiagonal;
 
 pub use error::{LayerError, LayerErrorKind};

@@ -380,28 +380,33 @@ impl<T> core::ops::DerefMut for Buffer<'_, T> {
     }
 }
 
+/// Bookkeeping beside the numbers: [`LayerSlot`] of a layer, [`TensorSlot`](crate::tensor::TensorSlot) of a tensor.
+pub trait Slot: Copy {
+    /// Of one that has seen nothing.
+    const EMPTY: Self;
+}
+
+impl Slot for LayerSlot {
+    const EMPTY: Self = Self::EMPTY;
+}
+
 /// Storage of a preconditioner.
-pub struct Storage<'s, T> {
+pub struct Storage<'s, T, S = LayerSlot> {
     /// At least [`state_len`] numbers.
     pub numbers: Buffer<'s, T>,
     /// At least one slot per layer; one in all for [`Tridiagonal`](crate::Tridiagonal).
-    pub slots: Buffer<'s, LayerSlot>,
+    pub slots: Buffer<'s, S>,
 }
 
-impl<T: Scalar> Storage<'_, T> {
-    /// Cut to what `net` takes under `layout`, and cleared.
-    pub(crate) fn cleared_for(self, net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
-        self.cleared(state_len(net, layout), net.len())
-    }
-
+impl<T: Scalar, S: Slot> Storage<'_, T, S> {
     /// Cut to so many numbers and slots, and cleared.
-    pub(crate) fn cleared(self, numbers: usize, slots: usize) -> Result<Self, StorageError> {
+    pub(crate) fn cleared_for(self, numbers: usize, slots: usize) -> Result<Self, StorageError> {
         let (needed, found) = (numbers, self.numbers.len());
         let mut numbers = self.numbers.cut(needed).ok_or(StorageError::Numbers { needed, found })?;
         let (needed, found) = (slots, self.slots.len());
         let mut slots = self.slots.cut(needed).ok_or(StorageError::Slots { needed, found })?;
         numbers.fill(T::ZERO);
-        slots.fill(LayerSlot::EMPTY);
+        slots.fill(S::EMPTY);
         Ok(Self { numbers, slots })
     }
 }
@@ -413,30 +418,32 @@ impl<T: Scalar> Storage<'static, T> {
     /// # Errors
     /// [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], layout: Layout) -> Result<Self, StorageError> {
-        Self::on_heap_of(state_len(net, layout), net.len())
+        Self::owned(state_len(net, layout), net.len())
     }
+}
 
+#[cfg(feature = "alloc")]
+impl<T: Scalar, S: Slot> Storage<'static, T, S> {
     /// So many numbers and slots on the heap.
-    pub(crate) fn on_heap_of(needed: usize, slots: usize) -> Result<Self, StorageError> {
+    pub(crate) fn owned(needed: usize, slots: usize) -> Result<Self, StorageError> {
         let mut numbers = alloc::vec::Vec::new();
         numbers.try_reserve_exact(needed).map_err(|_| StorageError::Numbers { needed, found: 0 })?;
         numbers.resize(needed, T::ZERO);
-        let slots = alloc::vec![LayerSlot::EMPTY; slots];
-        Ok(Self { numbers: Buffer::Owned(numbers), slots: Buffer::Owned(slots) })
+        Ok(Self { numbers: Buffer::Owned(numbers), slots: Buffer::Owned(alloc::vec![S::EMPTY; slots]) })
     }
 }
 
 /// The shapes of a network: borrowed, or (behind `alloc`) owned.
-pub(crate) enum Net<'s> {
-    Borrowed(&'s [LayerShape]),
+pub(crate) enum Net<'s, S = LayerShape> {
+    Borrowed(&'s [S]),
     #[cfg(feature = "alloc")]
-    Owned(alloc::vec::Vec<LayerShape>),
+    Owned(alloc::vec::Vec<S>),
 }
 
-impl core::ops::Deref for Net<'_> {
-    type Target = [LayerShape];
+impl<S> core::ops::Deref for Net<'_, S> {
+    type Target = [S];
 
-    fn deref(&self) -> &[LayerShape] {
+    fn deref(&self) -> &[S] {
         match self {
             Self::Borrowed(slice) => slice,
             #[cfg(feature = "alloc")]
@@ -446,20 +453,20 @@ impl core::ops::Deref for Net<'_> {
 }
 
 /// Storage as arrays, for a `static` or the stack.
-pub struct Memory<T, const NUMBERS: usize, const LAYERS: usize> {
+pub struct Memory<T, const NUMBERS: usize, const LAYERS: usize, S = LayerSlot> {
     numbers: [T; NUMBERS],
-    slots: [LayerSlot; LAYERS],
+    slots: [S; LAYERS],
 }
 
-impl<T: Scalar, const NUMBERS: usize, const LAYERS: usize> Memory<T, NUMBERS, LAYERS> {
+impl<T: Scalar, const NUMBERS: usize, const LAYERS: usize, S: Slot> Memory<T, NUMBERS, LAYERS, S> {
     /// Zeros, which live in `.bss`.
     #[allow(clippy::new_without_default)] // `new` is const, `default` could not be
     pub const fn new() -> Self {
-        Self { numbers: [T::ZERO; NUMBERS], slots: [LayerSlot::EMPTY; LAYERS] }
+        Self { numbers: [T::ZERO; NUMBERS], slots: [S::EMPTY; LAYERS] }
     }
 
     /// Lends the arrays to a preconditioner.
-    pub fn borrow(&mut self) -> Storage<'_, T> {
+    pub fn borrow(&mut self) -> Storage<'_, T, S> {
         Storage { numbers: Buffer::Borrowed(&mut self.numbers), slots: Buffer::Borrowed(&mut self.slots) }
     }
 }

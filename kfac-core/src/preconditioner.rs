@@ -57,7 +57,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         if let Some(layer) = net.iter().position(|shape| shape.weights() == 0) {
             return Err(StorageError::EmptyLayer { layer });
         }
-        let Storage { numbers, mut slots } = storage.cleared_for(&net, M::LAYOUT)?;
+        let Storage { numbers, mut slots } = storage.cleared_for(state_len(&net, M::LAYOUT), net.len())?;
         let schedule = Schedule::EVERY_STEP;
         schedule.deal(&net, map.cost(), &mut slots);
         let (decay, damping) = (T::from_f64(0.95), T::from_f64(0.1));
@@ -84,7 +84,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// # Errors
     /// [`SettingError`] where a period is 0.
     pub fn set_schedule(&mut self, schedule: Schedule) -> Result<(), SettingError> {
-        let schedule = schedule.checked()?;
+        schedule.check()?;
         schedule.deal(&self.net, self.map.cost(), &mut self.slots);
         self.schedule = schedule;
         Ok(())
@@ -247,21 +247,14 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                             slot.refreshed[renewed.index()] = self.step;
                         }
                         slot.refreshed_damping = lambda.to_f64();
-                        slot.failures[side.index()] = 0;
                         if slot.refreshed.iter().all(|&step| step > slot.completed) {
                             slot.completed = self.step;
                             map.complete(&mut self.layer_state(layer));
                         }
-                        report.units += 1;
-                        report.zero_traces += u32::from(refreshed.zero_trace);
-                        report.sweeps = report.sweeps.max(refreshed.sweeps);
-                        report.flops += refreshed.flops;
+                        report.count_success(refreshed, &mut self.slots[layer].failures[side.index()]);
                     }
                     Err(error) => {
-                        let failures = &mut slot.failures[side.index()];
-                        *failures = failures.saturating_add(1);
-                        report.failures += 1;
-                        if *failures >= 3 {
+                        if report.count_failure(&mut slot.failures[side.index()]) {
                             third_failure.get_or_insert(LayerErrorKind::ThirdFailure(error).at(layer));
                         }
                     }

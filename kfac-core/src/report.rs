@@ -1,5 +1,6 @@
 //! What the verbs of a preconditioner report: plain numbers.
 
+use crate::map::Refreshed;
 use kfac_linalg::Scalar;
 
 /// What one call of [`refresh`](crate::Preconditioner::refresh) did.
@@ -17,6 +18,24 @@ pub struct RefreshReport {
     pub sweeps: u32,
     /// Floating-point operations, leading order.
     pub flops: u64,
+}
+
+impl RefreshReport {
+    /// Adds a unit that was renewed: its failures are forgotten.
+    pub(crate) fn count_success(&mut self, refreshed: Refreshed, failures: &mut u8) {
+        *failures = 0;
+        self.units += 1;
+        self.zero_traces += u32::from(refreshed.zero_trace);
+        self.sweeps = self.sweeps.max(refreshed.sweeps);
+        self.flops += refreshed.flops;
+    }
+
+    /// Adds a unit that failed: is it the third time in a row, or more?
+    pub(crate) fn count_failure(&mut self, failures: &mut u8) -> bool {
+        *failures = failures.saturating_add(1);
+        self.failures += 1;
+        *failures >= 3
+    }
 }
 
 /// What one call of [`precondition`](crate::Preconditioner::precondition) did, summed over the layers.

@@ -36,16 +36,17 @@ use crate::map::Map;
 use crate::memory::{LayerSlot, Layout, state_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::LayerShape;
+use crate::tensor::TensorShape;
 use core::fmt;
 use kfac_linalg::{Kernel, Scalar};
 
 const MAGIC: [u8; 4] = *b"KFAC";
 const VERSION: u16 = 1;
-const CHECKSUM_LEN: usize = 8;
+pub(crate) const CHECKSUM_LEN: usize = 8;
 /// Bytes of a layer's record.
 const SLOT_LEN: usize = 4 + 2 * 8 + 3 * 8 + 8 + 2;
 const SHAPE_LEN: usize = 4 + 4 + 1;
-const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
+pub(crate) const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
 /// Bytes that [`save`](Preconditioner::save) writes for a network under a map's layout, for a `static` buffer.
 pub const fn saved_len<T: Scalar>(net: &[LayerShape], layout: Layout) -> usize {
@@ -72,7 +73,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// The first error of `write`.
     pub fn save<E>(&self, write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut out = Writer::new(write);
-        out.head::<T>(M::NAME, &self.net)?;
+        out.network::<T>(M::NAME, &self.net)?;
         out.bytes(&self.step.to_le_bytes())?;
         out.number(self.damping)?;
         self.slots.iter().try_for_each(|slot| out.slot(slot))?;
@@ -178,6 +179,13 @@ pub enum StateError {
         /// The shape in the saved state.
         found: LayerShape,
     },
+    /// A tensor has another shape.
+    Tensor {
+        /// Its index.
+        tensor: usize,
+        /// The shape here.
+        expected: TensorShape,
+    },
     /// They are too short or too long.
     Length {
         /// Bytes that this state takes.
@@ -217,6 +225,9 @@ impl fmt::Display for StateError {
                     bias(expected)
                 )
             }
+            Self::Tensor { tensor, expected } => {
+                write!(f, "saved tensor {tensor} has another shape than {:?}", expected.sides())
+            }
             Self::Length { needed, found } => write!(f, "saved state of {found} bytes, expected {needed}"),
             Self::Checksum => f.write_str("saved state with a wrong checksum"),
             Self::Value { layer: None } => {
@@ -231,34 +242,34 @@ impl fmt::Display for StateError {
 
 impl core::error::Error for StateError {}
 
+fn digest(name: &str) -> u64 {
+    let mut digest = Checksum::new();
+    digest.add(name.as_bytes());
+    digest.value()
+}
+
+/// Refuses bytes of another length, or with a checksum that is not theirs.
+pub(crate) fn expect_whole(bytes: &[u8], needed: usize) -> Result<(), StateError> {
+    if bytes.len() != needed {
+        return Err(StateError::Length { needed, found: bytes.len() });
+    }
+    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
+    let mut actual = Checksum::new();
+    actual.add(content);
+    if checksum == actual.value().to_le_bytes() { Ok(()) } else { Err(StateError::Checksum) }
+}
+
 /// What stands between head and checksum, of bytes whose head is that of this map, network and number type, whose length is
 /// `needed` and whose checksum is right.
 pub(crate) fn verified_body<'b, T: Scalar>(
     bytes: &'b [u8],
-    name: &'static str,
+    map: &'static str,
     net: &[LayerShape],
     needed: usize,
 ) -> Result<&'b [u8], StateError> {
-    let mut reader = Reader { bytes };
-    if reader.take(MAGIC.len()) != Some(&MAGIC) {
-        return Err(StateError::Magic);
-    }
     let truncated = StateError::Length { needed, found: bytes.len() };
-    let version = u16::from_le_bytes(reader.array().ok_or(truncated)?);
-    if version != VERSION {
-        return Err(StateError::Version { found: version });
-    }
-    let [width] = reader.array().ok_or(truncated)?;
-    if usize::from(width) != T::BYTES {
-        return Err(StateError::NumberType { bytes: width });
-    }
-    if u64::from_le_bytes(reader.array().ok_or(truncated)?) != digest(name) {
-        return Err(StateError::Map { expected: name });
-    }
-    let layers = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
-    if layers != net.len() {
-        return Err(StateError::Layers { expected: net.len(), found: layers });
-    }
+    let mut reader = Reader { bytes };
+    reader.head::<T>(map, net.len(), truncated)?;
     for (layer, shape) in net.iter().enumerate() {
         let outputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
         let inputs = u32::from_le_bytes(reader.array().ok_or(truncated)?) as usize;
@@ -268,15 +279,7 @@ pub(crate) fn verified_body<'b, T: Scalar>(
             return Err(StateError::Shape { layer, expected: *shape, found });
         }
     }
-    if bytes.len() != needed {
-        return Err(truncated);
-    }
-    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
-    let mut actual = Checksum::new();
-    actual.add(content);
-    if checksum != actual.value().to_le_bytes() {
-        return Err(StateError::Checksum);
-    }
+    expect_whole(bytes, needed)?;
     Ok(reader.bytes)
 }
 
@@ -291,12 +294,6 @@ impl LayerSlot {
             && self.completed <= self.refreshed[0].max(self.refreshed[1])
             && self.refreshed_damping.is_finite()
     }
-}
-
-fn digest(name: &str) -> u64 {
-    let mut digest = Checksum::new();
-    digest.add(name.as_bytes());
-    digest.value()
 }
 
 /// FNV-1a (Fowler, Noll and Vo), 64 bits.
@@ -329,18 +326,29 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
         Self { write, checksum: Checksum::new() }
     }
 
-    pub(crate) fn head<T: Scalar>(&mut self, name: &str, net: &[LayerShape]) -> Result<(), E> {
+    /// What every state begins with: magic, version, number type, map, and how many shapes follow.
+    pub(crate) fn head<T: Scalar>(&mut self, map: &str, shapes: usize) -> Result<(), E> {
         self.bytes(&MAGIC)?;
         self.bytes(&VERSION.to_le_bytes())?;
         self.bytes(&[T::BYTES as u8])?;
-        self.bytes(&digest(name).to_le_bytes())?;
-        self.bytes(&(net.len() as u32).to_le_bytes())?;
+        self.bytes(&digest(map).to_le_bytes())?;
+        self.bytes(&(shapes as u32).to_le_bytes())
+    }
+
+    /// The [`head`](Self::head) of a network of layers, and their shapes.
+    pub(crate) fn network<T: Scalar>(&mut self, map: &str, net: &[LayerShape]) -> Result<(), E> {
+        self.head::<T>(map, net.len())?;
         for shape in net {
             self.bytes(&(shape.outputs() as u32).to_le_bytes())?;
             self.bytes(&(shape.inputs() as u32).to_le_bytes())?;
             self.bytes(&[u8::from(shape.has_bias())])?;
         }
         Ok(())
+    }
+
+    /// The checksum over everything before it.
+    pub(crate) fn finish(mut self) -> Result<(), E> {
+        (self.write)(&self.checksum.value().to_le_bytes())
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), E> {
@@ -367,11 +375,6 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
         self.bytes(&slot.refreshed_damping.to_le_bytes())?;
         self.bytes(&slot.failures)
     }
-
-    pub(crate) fn finish(mut self) -> Result<(), E> {
-        let checksum = self.checksum.value().to_le_bytes();
-        (self.write)(&checksum)
-    }
 }
 
 /// Takes bytes from the front; `None` where there are too few.
@@ -384,6 +387,31 @@ impl<'b> Reader<'b> {
         let (head, tail) = self.bytes.split_at_checked(len)?;
         self.bytes = tail;
         Some(head)
+    }
+
+    /// Refuses a [`head`](Writer::head) that is not that of this map and so many shapes; `truncated` where it is cut off.
+    pub(crate) fn head<T: Scalar>(
+        &mut self,
+        map: &'static str,
+        shapes: usize,
+        truncated: StateError,
+    ) -> Result<(), StateError> {
+        if self.take(MAGIC.len()) != Some(&MAGIC) {
+            return Err(StateError::Magic);
+        }
+        let version = u16::from_le_bytes(self.array().ok_or(truncated)?);
+        if version != VERSION {
+            return Err(StateError::Version { found: version });
+        }
+        let [width] = self.array().ok_or(truncated)?;
+        if usize::from(width) != T::BYTES {
+            return Err(StateError::NumberType { bytes: width });
+        }
+        if u64::from_le_bytes(self.array().ok_or(truncated)?) != digest(map) {
+            return Err(StateError::Map { expected: map });
+        }
+        let found = u32::from_le_bytes(self.array().ok_or(truncated)?) as usize;
+        if found == shapes { Ok(()) } else { Err(StateError::Layers { expected: shapes, found }) }
     }
 
     pub(crate) fn array<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {

@@ -5,9 +5,10 @@ mod course;
 pub use course::Course;
 
 use crate::error::SettingError;
-use crate::map::{Cost, RefreshUnit};
+use crate::map::{Cost, RefreshUnit, cube};
 use crate::memory::LayerSlot;
 use crate::shape::{LayerShape, Side};
+use crate::tensor::{MAX_ORDER, TensorShape, TensorSlot};
 
 /// Periods of the two expensive parts of a step.
 ///
@@ -37,15 +38,25 @@ impl Schedule {
     /// assert_eq!(WORST, 26 * 25 * 25 * 25);
     /// ```
     pub const fn worst_step_flops(self, net: &[LayerShape], cost: Cost) -> u64 {
-        let units = unit_count(net, cost);
+        self.worst_step(Units::Layers(net, cost))
+    }
+
+    /// The same for tensors, one axis being one unit, at so many flops times the cube of its side: those of
+    /// [`GradientMap::refresh_flops`](crate::tensor::GradientMap::refresh_flops).
+    pub const fn worst_axis_step_flops(self, net: &[TensorShape], per_cube: u64) -> u64 {
+        self.worst_step(Units::Axes(net, per_cube))
+    }
+
+    const fn worst_step(self, units: Units<'_>) -> u64 {
+        let count = units.count();
         let mut worst = 0;
         let mut step = 0;
-        while step < self.refresh_every && (step as usize) < units {
+        while step < self.refresh_every && (step as usize) < count {
             let mut total = 0;
             let mut unit = 0;
-            while unit < units {
-                if due(rank(net, cost, unit), self.refresh_every) == step {
-                    total = unit_flops(net, cost, unit).saturating_add(total);
+            while unit < count {
+                if due(units.rank(unit), self.refresh_every) == step {
+                    total = units.flops(unit).saturating_add(total);
                 }
                 unit += 1;
             }
@@ -57,27 +68,80 @@ impl Schedule {
         worst
     }
 
-    /// Refuses a period of 0.
-    pub(crate) fn checked(self) -> Result<Self, SettingError> {
-        for (setting, period) in
-            [("statistics_every", self.statistics_every), ("refresh_every", self.refresh_every)]
-        {
-            SettingError::unless(period > 0, setting, f64::from(period))?;
-        }
-        Ok(self)
-    }
-
     /// Writes into each slot at which step of the period its sides are due.
     pub(crate) fn deal(self, net: &[LayerShape], cost: Cost, slots: &mut [LayerSlot]) {
-        for unit in 0..unit_count(net, cost) {
+        let units = Units::Layers(net, cost);
+        for unit in 0..units.count() {
             let (layer, side) = layer_and_side(cost, unit);
-            slots[layer].due[side.index()] = due(rank(net, cost, unit), self.refresh_every);
+            slots[layer].due[side.index()] = due(units.rank(unit), self.refresh_every);
         }
+    }
+
+    /// The same for the axes of tensors.
+    pub(crate) fn deal_axes(self, net: &[TensorShape], per_cube: u64, slots: &mut [TensorSlot]) {
+        let units = Units::Axes(net, per_cube);
+        for unit in 0..units.count() {
+            slots[unit / MAX_ORDER].due[unit % MAX_ORDER] = due(units.rank(unit), self.refresh_every);
+        }
+    }
+
+    /// Refuses a period of 0.
+    pub(crate) fn check(self) -> Result<(), SettingError> {
+        let periods = [("statistics_every", self.statistics_every), ("refresh_every", self.refresh_every)];
+        periods
+            .into_iter()
+            .try_for_each(|(setting, period)| SettingError::unless(period > 0, setting, f64::from(period)))
     }
 }
 
-const fn unit_count(net: &[LayerShape], cost: Cost) -> usize {
-    net.len() * cost.unit.sides().len()
+/// What is dealt over the steps of a period.
+#[derive(Clone, Copy)]
+enum Units<'a> {
+    /// Layers, or their sides.
+    Layers(&'a [LayerShape], Cost),
+    /// [`MAX_ORDER`] axes a tensor, at so many flops times the cube of the side; those that are not there come last.
+    Axes(&'a [TensorShape], u64),
+}
+
+impl Units<'_> {
+    const fn count(self) -> usize {
+        match self {
+            Self::Layers(net, cost) => net.len() * cost.unit.sides().len(),
+            Self::Axes(net, _) => net.len() * MAX_ORDER,
+        }
+    }
+
+    const fn flops(self, unit: usize) -> u64 {
+        match self {
+            Self::Layers(net, cost) => {
+                let (layer, side) = layer_and_side(cost, unit);
+                cost.flops(net[layer], side)
+            }
+            Self::Axes(net, per_cube) => {
+                let (shape, axis) = (net[unit / MAX_ORDER], unit % MAX_ORDER);
+                if shape.is_preconditioned(axis) {
+                    cube(shape.side(axis)).saturating_mul(per_cube)
+                } else {
+                    0
+                }
+            }
+        }
+    }
+
+    /// Place of a unit when all are sorted by cost, the largest first; equals keep their order.
+    const fn rank(self, unit: usize) -> usize {
+        let mine = self.flops(unit);
+        let mut rank = 0;
+        let mut other = 0;
+        while other < self.count() {
+            let theirs = self.flops(other);
+            if theirs > mine || (theirs == mine && other < unit) {
+                rank += 1;
+            }
+            other += 1;
+        }
+        rank
+    }
 }
 
 const fn layer_and_side(cost: Cost, unit: usize) -> (usize, Side) {
@@ -85,26 +149,6 @@ const fn layer_and_side(cost: Cost, unit: usize) -> (usize, Side) {
         RefreshUnit::Layer => (unit, Side::Input),
         RefreshUnit::Side => (unit / 2, Side::BOTH[unit % 2]),
     }
-}
-
-const fn unit_flops(net: &[LayerShape], cost: Cost, unit: usize) -> u64 {
-    let (layer, side) = layer_and_side(cost, unit);
-    cost.flops(net[layer], side)
-}
-
-/// Place of a unit when all are sorted by cost, the largest first; equals keep their order.
-const fn rank(net: &[LayerShape], cost: Cost, unit: usize) -> usize {
-    let mine = unit_flops(net, cost, unit);
-    let mut rank = 0;
-    let mut other = 0;
-    while other < unit_count(net, cost) {
-        let theirs = unit_flops(net, cost, other);
-        if theirs > mine || (theirs == mine && other < unit) {
-            rank += 1;
-        }
-        other += 1;
-    }
-    rank
 }
 
 /// Deals back and forth: with three steps the ranks go to 0 1 2 2 1 0 0 1 2 ...
@@ -149,5 +193,23 @@ mod tests {
             Schedule::EVERY_STEP.worst_step_flops(&NET, cost),
             flops(10, 4) + flops(5, 7) + flops(8, 2)
         );
+    }
+
+    #[test]
+    fn axes_of_tensors_are_dealt_like_sides_and_those_left_alone_cost_nothing() {
+        const TENSORS: [TensorShape; 3] =
+            [TensorShape::new([9, 4]), TensorShape::new([7, 40, 3]).limited(20), TensorShape::new([])];
+        const SCHEDULE: Schedule = Schedule { statistics_every: 1, refresh_every: 3 };
+        const WORST: u64 = SCHEDULE.worst_axis_step_flops(&TENSORS, 2);
+        let mut slots = [TensorSlot::EMPTY; 3];
+        SCHEDULE.deal_axes(&TENSORS, 2, &mut slots);
+        // Sorted: 9, 7, 4, and back: 3.
+        assert_eq!(
+            (slots[0].due[..2].to_vec(), [slots[1].due[0], slots[1].due[2]]),
+            (std::vec![0, 2], [1, 2])
+        );
+        assert_eq!(WORST, 2 * 729);
+        let at_once = Schedule::EVERY_STEP.worst_axis_step_flops(&TENSORS, 2);
+        assert_eq!(at_once, 2 * (729 + 343 + 64 + 27));
     }
 }

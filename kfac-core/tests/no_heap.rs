@@ -3,6 +3,7 @@
 
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
 use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
+use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
@@ -13,6 +14,10 @@ use kfac_core::schedule::Schedule;
 use kfac_core::shape::{Side, Window};
 use kfac_core::statistics::kfra;
 use kfac_core::step::{FisherProducts, KlClip, Slopes, StepBound, heavy_ball};
+use kfac_core::tensor::{
+    self, Accumulation, BasisRefresh, GradientMap, Grafting, Shampoo, Soap, TensorMemory,
+    TensorPreconditioner, TensorShape,
+};
 use kfac_core::tridiagonal::{self, LayerRows, MomentPair, NetworkMoments};
 use kfac_core::{LayerGradient, LayerShape, Preconditioner, Tridiagonal};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -316,3 +321,74 @@ no_verb_allocates!(no_verb_of_shifted_allocates, Shifted<Qr>, Shifted::full());
 no_verb_allocates!(no_verb_of_ekfac_allocates, Ekfac<Qr>, Ekfac::full());
 no_verb_allocates!(no_verb_of_embedding_allocates, Embedding<Qr>, Embedding::full());
 no_verb_allocates!(no_verb_of_diagonal_allocates, Diagonal, Diagonal);
+
+/// Tensors of orders 0 to 3, one axis left alone.
+const TENSORS: [TensorShape; 3] =
+    [TensorShape::new([3, 2, 9]).limited(4), TensorShape::new([1, 3, 2]).merged(2), TensorShape::new([])];
+const SHAMPOO: Shampoo<f32> = Shampoo {
+    grafting: Grafting::Adam { decay: 0.5, epsilon: 1e-3 },
+    beta1: Some(0.5),
+    ..Shampoo::new(Accumulation::CorrectedAverage { decay: 0.5, epsilon: 1e-3 })
+};
+const SOAP: Soap<f64, Jacobi> = Soap {
+    beta1: Some(0.5),
+    beta2: 0.5,
+    shampoo_beta: 0.5,
+    epsilon: 1e-3,
+    refresh: BasisRefresh::SubspaceStep,
+    solver: Jacobi { budget: Budget::FULL },
+};
+
+/// Every verb of a preconditioner of tensors.
+fn whole_road_of_tensors<T: Scalar, M: GradientMap<T>, const NUMBERS: usize>(
+    map: M,
+    memory: &mut TensorMemory<T, NUMBERS, 3>,
+    scratch: &mut [T],
+    saved: &mut [u8],
+) {
+    let schedule = Schedule { statistics_every: 1, refresh_every: 2 };
+    let tensors = TensorPreconditioner::new(&TENSORS, map, Reproducible, memory.borrow()).unwrap();
+    let mut tensors = tensors.with_schedule(schedule).unwrap();
+    for step in 0..4 {
+        let number = |at: usize| T::from_f64(((7 * at + 3 * step) % 11) as f64 / 5.0 - 1.0);
+        let (mut first, mut second): ([T; 54], [T; 6]) =
+            (core::array::from_fn(number), core::array::from_fn(number));
+        let mut last = [number(1)];
+        let mut gradients = [&mut first[..], &mut second, &mut last];
+        assert!(tensors.wants_statistics());
+        tensors.step(&mut gradients, scratch).unwrap();
+        tensors.observe(&gradients, scratch).unwrap();
+        tensors.refresh_all(scratch).unwrap();
+        tensors.precondition(&mut gradients, scratch).unwrap();
+        tensors.observe(&gradients[1..], scratch).unwrap_err();
+        assert!(tensors.is_ready() && tensors.moment(0, 0).is_some() && tensors.tensor_report(2).is_some());
+
+        let mut len = 0;
+        let write = |piece: &[u8]| -> Result<(), ()> {
+            saved.get_mut(len..len + piece.len()).ok_or(())?.copy_from_slice(piece);
+            len += piece.len();
+            Ok(())
+        };
+        tensors.save(write).unwrap();
+        tensors.verify(&saved[..len]).unwrap().restore();
+    }
+}
+
+#[test]
+fn no_verb_of_tensors_allocates() {
+    const SHAMPOO_NUMBERS: usize = tensor::state_len(&TENSORS, SHAMPOO.layout());
+    const SHAMPOO_SCRATCH: usize = tensor::scratch_len::<f32>(&TENSORS, SHAMPOO.layout());
+    const SHAMPOO_SAVED: usize = tensor::saved_len::<f32>(&TENSORS, SHAMPOO.layout());
+    const SOAP_NUMBERS: usize = tensor::state_len(&TENSORS, SOAP.layout());
+    const SOAP_SCRATCH: usize = tensor::scratch_len::<f64>(&TENSORS, SOAP.layout());
+    const SOAP_SAVED: usize = tensor::saved_len::<f64>(&TENSORS, SOAP.layout());
+    static SHAMPOO_MEMORY: Mutex<TensorMemory<f32, SHAMPOO_NUMBERS, 3>> = Mutex::new(TensorMemory::new());
+    static SOAP_MEMORY: Mutex<TensorMemory<f64, SOAP_NUMBERS, 3>> = Mutex::new(TensorMemory::new());
+
+    let (mut memory, mut scratch) = (SHAMPOO_MEMORY.lock().unwrap(), [0.0; SHAMPOO_SCRATCH]);
+    let road = || whole_road_of_tensors(SHAMPOO, &mut memory, &mut scratch, &mut [0; SHAMPOO_SAVED]);
+    assert_eq!(allocations_of(road).1, 0, "shampoo");
+    let (mut memory, mut scratch) = (SOAP_MEMORY.lock().unwrap(), [0.0; SOAP_SCRATCH]);
+    let road = || whole_road_of_tensors(SOAP, &mut memory, &mut scratch, &mut [0; SOAP_SAVED]);
+    assert_eq!(allocations_of(road).1, 0, "soap");
+}

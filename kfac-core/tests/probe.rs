@@ -8,12 +8,17 @@ mod chain;
 #[path = "../firmware/probe/src/job.rs"]
 #[allow(unreachable_pub)] // It is a module of another program.
 mod job;
+#[path = "../firmware/probe/src/tensors.rs"]
+#[allow(unreachable_pub)]
+mod tensors;
 
-use cases::for_each_case;
+use cases::{for_each_case, for_each_tensor_case};
 use chain::chain_room;
 use job::{Failed, Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
+use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
+use tensors::tensor_room;
 
 const EXPECTED: &str = include_str!("../firmware/probe/expected.txt");
 
@@ -35,6 +40,14 @@ fn with_std_the_job_has_the_bits_of_the_program_without_an_allocator() {
     for_each_case!(run);
     found += &line("tridiagonal-f32", chain::run(&mut <chain_room!(f32)>::new()));
     found += &line("tridiagonal-f64", chain::run(&mut <chain_room!(f64)>::new()));
+    macro_rules! run_tensors {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {{
+            const MAP: $type = $map;
+            let mut room: tensor_room!($float, MAP) = tensors::Room::new();
+            found += &line($name, tensors::run(MAP, &mut room));
+        }};
+    }
+    for_each_tensor_case!(run_tensors);
     assert_eq!(found, EXPECTED);
 }
 

@@ -503,3 +503,37 @@ fn wrong_shapes_and_short_scratch_are_refused() {
     assert_eq!(run(a.block(0..3, 0..2).unwrap(), &mut d, &mut scratch), shape([3, 3], [3, 2]));
     assert_eq!((q, d), ([7.0; 9], [7.0; 3]));
 }
+
+/// Columns whose eigenvalues have changed their order: sorted by [`refresh::step`], left where they were by the other.
+fn columns_keep_their_places<T: Scalar, K: Kernel<T>>(kernel: K) {
+    let n = 12;
+    let size = |j: usize, flip: f64| 1.0 + j as f64 + if j == 4 { flip } else { 0.0 };
+    // Element (4, 4) passes its neighbour; small elements elsewhere turn every column a little.
+    let a: Vec<f64> = (0..n * n)
+        .map(|at| if at % n == at / n { size(at % n, 2.25) } else { 1e-3 * ((at % n + at / n) as f64).cos() })
+        .collect();
+    let (a, lambda) = (rounded::<T>(&a), T::from_f64(0.125));
+    let old = Basis { q: identity::<T>(n), d: (0..n).map(|j| T::from_f64(size(j, 0.0))).collect() };
+    let (mut sorted, mut kept) = (old.clone(), old);
+    let found = sorted.step(kernel, &a, lambda).unwrap();
+    let scratch = &mut vec![common::nan(); refresh::step_scratch_len::<T>(n)];
+    let (view, q) = (MatRef::row_major(&a, n, n).unwrap(), MatMut::row_major(&mut kept.q, n, n).unwrap());
+    let outcome = refresh::step_in_place(kernel, view, q, &mut kept.d, lambda, scratch).unwrap();
+    assert_eq!(outcome, found);
+
+    let order = [0, 1, 2, 3, 5, 6, 4, 7, 8, 9, 10, 11];
+    for (j, &from) in order.iter().enumerate() {
+        assert_eq!(sorted.d[j], kept.d[from], "eigenvalue {j}");
+        let columns = (0..n).all(|i| sorted.q[i * n + j] == kept.q[i * n + from]);
+        assert!(columns, "column {j} is column {from}");
+        assert!(kept.q[from * n + from].to_f64() > 0.9, "column {from} is still the one it was");
+    }
+}
+
+#[test]
+fn a_step_in_place_leaves_every_column_where_it_was() {
+    columns_keep_their_places::<f32, _>(Reproducible);
+    columns_keep_their_places::<f64, _>(Reproducible);
+    columns_keep_their_places::<f32, _>(Fast::detect());
+    columns_keep_their_places::<f64, _>(Fast::detect());
+}

@@ -13,6 +13,8 @@
 //!
 //! These work on one layer at a time. [`Tridiagonal`](crate::Tridiagonal), `u = Ξᵀ Λ Ξ v`, couples neighbours, and is no map
 //! but a preconditioner of its own.
+//!
+//! Maps that are fed gradients alone, Shampoo and SOAP, are in [`tensor`](crate::tensor).
 
 mod basis;
 mod case_gradients;
@@ -38,6 +40,7 @@ use crate::damping::split::DampingError;
 use crate::evidence::{Evidence, Inputs};
 use crate::memory::{LayerState, Layout};
 use crate::shape::{LayerShape, Side};
+use crate::tensor::AxisError;
 use core::fmt;
 use kfac_linalg::cholesky::CholeskyError;
 use kfac_linalg::eigh::{EighError, Method};
@@ -286,7 +289,7 @@ impl Cost {
     }
 }
 
-const fn cube(size: usize) -> u64 {
+pub(crate) const fn cube(size: usize) -> u64 {
     let size = size as u64;
     size.saturating_mul(size).saturating_mul(size)
 }
@@ -341,6 +344,13 @@ pub enum MapError {
         /// Which factor.
         side: Side,
     },
+    /// The second moment of an axis of a tensor gave no root or basis.
+    Axis {
+        /// Which axis.
+        axis: usize,
+        /// What stopped it.
+        error: AxisError,
+    },
     /// Scratch too short.
     Scratch(ScratchError),
     /// Shapes that do not fit: a defect of the map, reported instead of a panic.
@@ -391,6 +401,7 @@ impl fmt::Display for MapError {
             Self::Scales { largest } => {
                 write!(f, "the second moment of the gradients in the eigenbasis is not finite: {largest:e}")
             }
+            Self::Axis { axis, error } => write!(f, "axis {axis}: {error}"),
             Self::Scratch(error) => error.fmt(f),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }

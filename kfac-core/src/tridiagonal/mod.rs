@@ -101,7 +101,7 @@ impl<'s, T: Scalar, K: Kernel<T>> Tridiagonal<'s, T, K> {
         if let Some(layer) = net.iter().position(|shape| shape.weights() == 0) {
             return Err(StorageError::EmptyLayer { layer });
         }
-        let Storage { numbers, slots } = storage.cleared(state_len(&net), 1)?;
+        let Storage { numbers, slots } = storage.cleared_for(state_len(&net), 1)?;
         let (decay, damping) = (T::from_f64(0.95), T::from_f64(0.1));
         let schedule = Schedule::EVERY_STEP;
         Ok(Self { net, numbers, slots, kernel, schedule, decay, damping, l2: T::ZERO, step: 0 })
@@ -117,7 +117,8 @@ impl<'s, T: Scalar, K: Kernel<T>> Tridiagonal<'s, T, K> {
     /// # Errors
     /// [`SettingError`] where a period is 0.
     pub fn with_schedule(mut self, schedule: Schedule) -> Result<Self, SettingError> {
-        self.schedule = schedule.checked()?;
+        schedule.check()?;
+        self.schedule = schedule;
         Ok(self)
     }
 
@@ -313,7 +314,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'static, T, K> {
     /// # Errors
     /// [`StorageError::EmptyLayer`], and [`StorageError::Numbers`] where no memory can hold the network.
     pub fn on_heap(net: &[LayerShape], kernel: K) -> Result<Self, StorageError> {
-        let storage = Storage::on_heap_of(state_len(net), 1)?;
+        let storage = Storage::owned(state_len(net), 1)?;
         Self::with_storage(Net::Owned(net.to_vec()), kernel, storage)
     }
 }

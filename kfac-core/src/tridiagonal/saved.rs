@@ -26,7 +26,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
     /// The first error of `write`.
     pub fn save<E>(&self, write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut out = Writer::new(write);
-        out.head::<T>(Self::NAME, &self.net)?;
+        out.network::<T>(Self::NAME, &self.net)?;
         out.bytes(&self.step.to_le_bytes())?;
         out.number(self.damping)?;
         out.slot(self.slot())?;

@@ -12,6 +12,7 @@ pub mod net;
 pub mod recursion;
 pub mod rows;
 pub mod run;
+pub mod tensor;
 
 use dense::Matrix;
 use kfac_core::linalg::{Kernel, Scalar};

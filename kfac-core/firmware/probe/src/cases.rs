@@ -20,3 +20,15 @@ macro_rules! for_each_case {
     };
 }
 pub(crate) use for_each_case;
+
+/// The same for the maps that are fed gradients alone.
+macro_rules! for_each_tensor_case {
+    ($run:ident) => {
+        $run!("shampoo-f32", f32, Shampoo<f32>, tensors::shampoo([0.5, 1e-3]));
+        $run!("shampoo-f64", f64, Shampoo<f64>, tensors::shampoo([0.5, 1e-3]));
+        $run!("soap-f32", f32, Soap<f32>, tensors::soap([0.5, 1e-3], BasisRefresh::SubspaceStep));
+        $run!("soap-f64", f64, Soap<f64>, tensors::soap([0.5, 1e-3], BasisRefresh::SubspaceStep));
+        $run!("soap-eigh-f32", f32, Soap<f32>, tensors::soap([0.5, 1e-3], BasisRefresh::Decomposition));
+    };
+}
+pub(crate) use for_each_tensor_case;

@@ -249,14 +249,14 @@ impl<T: Scalar> Training<T> {
 }
 
 /// An integer generator: the upper bits of a 64-bit linear congruence (Knuth's constants).
-pub struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
     pub const fn new() -> Self {
         Self(1)
     }
 
-    fn next(&mut self) -> u32 {
+    pub fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
@@ -268,7 +268,7 @@ impl Numbers {
 }
 
 /// FNV-1a (Fowler, Noll and Vo), 64 bits.
-pub struct Hash(u64);
+pub struct Hash(pub u64);
 
 impl Hash {
     pub fn new() -> Self {

@@ -23,13 +23,16 @@ mod cases;
 mod chain;
 mod host;
 mod job;
+mod tensors;
 
-use cases::for_each_case;
+use cases::{for_each_case, for_each_tensor_case};
 use chain::chain_room;
 use core::ffi::c_int;
 use job::{Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
+use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
+use tensors::tensor_room;
 
 /// What the C runtime calls.
 // SAFETY: no other function of this program is called `main`.
@@ -55,5 +58,15 @@ extern "C" fn main() -> c_int {
     }
     run_chain!("tridiagonal-f32", f32);
     run_chain!("tridiagonal-f64", f64);
+    macro_rules! run_tensors {
+        ($name:literal, $float:ty, $type:ty, $map:expr) => {{
+            const MAP: $type = $map;
+            static mut ROOM: tensor_room!($float, MAP) = tensors::Room::new();
+            // SAFETY: as above.
+            let room = unsafe { &mut *&raw mut ROOM };
+            status |= host::print($name, tensors::run(MAP, room));
+        }};
+    }
+    for_each_tensor_case!(run_tensors);
     status
 }

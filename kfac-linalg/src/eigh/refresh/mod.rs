@@ -123,6 +123,44 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     lambda: T,
     scratch: &mut [T],
 ) -> Result<Refreshed, EighError> {
+    step_to(Places::Ascending, kernel, (a, q, d), lambda, scratch)
+}
+
+/// [`step`], with every column in the place of the one that it comes from: for who keeps numbers that belong to the
+/// columns. `d` follows the columns, and is no longer sorted where two of them have changed their order.
+///
+/// # Shapes
+/// As [`step`].
+///
+/// # Errors
+/// As [`step`].
+pub fn step_in_place<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    a: MatRef<'_, T>,
+    q: MatMut<'_, T>,
+    d: &mut [T],
+    lambda: T,
+    scratch: &mut [T],
+) -> Result<Refreshed, EighError> {
+    step_to(Places::Kept, kernel, (a, q, d), lambda, scratch)
+}
+
+/// Where the columns of a new basis lie.
+#[derive(Clone, Copy, PartialEq)]
+enum Places {
+    /// By their Rayleigh quotients.
+    Ascending,
+    /// Where the old ones were.
+    Kept,
+}
+
+fn step_to<T: Scalar, K: Kernel<T>>(
+    places: Places,
+    kernel: K,
+    (a, q, d): (MatRef<'_, T>, MatMut<'_, T>, &mut [T]),
+    lambda: T,
+    scratch: &mut [T],
+) -> Result<Refreshed, EighError> {
     let n = check_shapes(&a, &q, d)?;
     ScratchError::check(step_scratch_len::<T>(n), scratch.len())?;
     if !(lambda >= T::ZERO && lambda.is_finite()) {
@@ -175,7 +213,13 @@ pub fn step<T: Scalar, K: Kernel<T>>(
     }
 
     let (found, order) = (&vectors[..n], beta);
-    ascending(found, order);
+    match places {
+        Places::Ascending => ascending(found, order),
+        // Row n - 1 - j of Wᵀ came from column j.
+        Places::Kept => {
+            order.iter_mut().rev().enumerate().for_each(|(row, index)| *index = T::from_usize(row))
+        }
+    }
     for (d, &index) in d.iter_mut().zip(&*order) {
         *d = found[place(index)];
     }
