@@ -51,6 +51,13 @@ pub enum LayerErrorKind {
         /// That factor.
         factor: f64,
     },
+    /// The share of cases of a length is negative or not finite.
+    LengthShare {
+        /// The length.
+        length: usize,
+        /// The share.
+        share: f64,
+    },
     /// Every number is finite, but their squares do not add up to a finite number.
     Overflow {
         /// In which argument.
@@ -91,6 +98,10 @@ pub enum Quantity {
     InputMoment,
     /// A moment matrix handed in as `G`.
     OutputMoment,
+    /// A matrix handed in as the lag moment of the inputs.
+    InputLagMoment,
+    /// A matrix handed in as the lag moment of the output gradients.
+    OutputLagMoment,
     /// The weight gradient `V`.
     Gradient,
     /// The preconditioned gradient `U`.
@@ -131,6 +142,8 @@ impl fmt::Display for Quantity {
             Self::OutputGradients => "output gradients",
             Self::InputMoment => "input moment",
             Self::OutputMoment => "output moment",
+            Self::InputLagMoment => "input lag moment",
+            Self::OutputLagMoment => "output lag moment",
             Self::Gradient => "gradient",
             Self::Preconditioned => "preconditioned gradient",
         })
@@ -181,6 +194,9 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::GradientScale { factor } => {
                 write!(f, "the output gradients would be multiplied by {factor:e}, which no loss asks for")
+            }
+            Self::LengthShare { length, share } => {
+                write!(f, "sequences of length {length} cannot have a share of {share:e}")
             }
             Self::Overflow { quantity, largest } => {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")

@@ -31,6 +31,7 @@
 
 use crate::map::{Map, PerCase, Routine, Workspace};
 use crate::shape::{LayerShape, Side};
+use crate::statistics::lag;
 use core::fmt;
 use kfac_linalg::{
     Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product, shifted,
@@ -153,7 +154,14 @@ pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shap
     match M::PER_CASE {
         PerCase::Nothing => moments,
         PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
+        PerCase::Lags => max(moments, lags_len::<T, K, M>(shape)),
     }
+}
+
+/// The lag moments, one side after the other, and then the counts of lengths.
+const fn lags_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
+    let panels = max(lag::panel_len::<T, K>(shape.inputs()), lag::panel_len::<T, K>(shape.outputs()));
+    max(panels, M::LAYOUT.per_layer)
 }
 
 /// What the check of rows of `width` numbers and the sum of their moments take.
@@ -202,6 +210,11 @@ const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> us
         Routine::Products => products,
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
         Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
+        Routine::Chain(method) => {
+            let products =
+                max(product::gemm_scratch_len::<T>(m, m, m), product::gemm_scratch_len::<T>(n, n, n));
+            max(products, max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)))
+        }
         Routine::Reduction(method) => {
             max(method.scratch_len::<T>(smallest), eigh::qr::tridiagonal_scratch_len::<T>(largest))
         }
@@ -462,6 +475,10 @@ impl<'s, T: Scalar> LayerState<'s, T> {
         match per_case {
             PerCase::Nothing => (),
             PerCase::RotatedSquares => self.per_weight.iter_mut().for_each(|sum| *sum *= keep),
+            PerCase::Lags => {
+                let sums = [self.input.lag_mut(), self.output.lag_mut(), &mut *self.per_layer];
+                sums.into_iter().flatten().for_each(|sum| *sum *= keep);
+            }
         }
     }
 
@@ -499,6 +516,17 @@ impl<'s, T: Scalar> SideState<'s, T> {
         let (packed, rest) = rest.split_at_mut(packed * packed_len(size));
         let (square, diagonal) = rest.split_at_mut(square * size * size);
         Self { size, weight, moment, sum, packed, square, diagonal }
+    }
+
+    /// The weighted sum of `x_t x_{t-1}ᵀ`, of a map that keeps it: the first square.
+    pub(crate) fn lag(&self) -> &[T] {
+        &self.square[..self.square.len().min(self.size * self.size)]
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn lag_mut(&mut self) -> &mut [T] {
+        let len = self.square.len().min(self.size * self.size);
+        &mut self.square[..len]
     }
 
     /// The factor's trace.

@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
-use crate::map::{DampingInForce, FactorMap, Map, MapError};
+use crate::map::{ChainMap, DampingInForce, FactorMap, Map, MapError};
 use crate::memory::{
     Buffer, LayerSlot, LayerState, Moment, Net, Storage, StorageError, apply_scratch_len, scratch_len,
     state_len,
@@ -146,10 +146,29 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     pub fn factor(&self, layer: usize, side: Side) -> Option<(PackedRef<'_, T>, f64)> {
         let &shape = self.net.get(layer)?;
         let weight = self.slots[layer].weights[side.index()];
-        let start = state_len(&self.net[..layer], M::LAYOUT)
-            + if side == Side::Output { M::LAYOUT.input.len(shape.inputs()) } else { 0 };
+        let start = self.side_start(layer, side);
         let sum = PackedRef::new(&self.numbers[start..], shape.side(side)).ok()?;
         (M::LAYOUT.side(side).moment == Moment::Full && weight > 0.0).then_some((sum, weight))
+    }
+
+    /// The eigenvalues that a chain was last refreshed with, as its bound leaves them: `ψ` of
+    /// [`ChainSymmetric`](crate::map::ChainSymmetric), `μ` of [`ChainLimit`](crate::map::ChainLimit), ascending. How far neighbouring steps
+    /// go together, or `None` where the layer does not exist or was never refreshed.
+    pub fn chain_eigenvalues(&self, layer: usize, side: Side) -> Option<&[T]>
+    where
+        M: ChainMap<T>,
+    {
+        let &shape = self.net.get(layer)?;
+        let layout = M::LAYOUT.side(side);
+        let end = self.side_start(layer, side) + layout.len(shape.side(side));
+        let vectors = &self.numbers[end - layout.diagonal * shape.side(side)..end];
+        self.slots[layer].is_ready().then(|| vectors.get(..shape.side(side)))?
+    }
+
+    /// Where the arrays of a side of a layer begin.
+    fn side_start(&self, layer: usize, side: Side) -> usize {
+        let input = M::LAYOUT.input.len(self.net[layer].inputs());
+        state_len(&self.net[..layer], M::LAYOUT) + if side == Side::Output { input } else { 0 }
     }
 
     /// Age, failures and damping of a layer.

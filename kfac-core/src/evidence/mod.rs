@@ -14,7 +14,7 @@ mod sequence;
 
 pub use cases::Evidence;
 pub use gradients::OutputGradients;
-pub use moments::Moments;
+pub use moments::{ChainMoments, Moments};
 pub use patches::Patches;
 pub use reduced::Reduced;
 pub use rows::Rows;

@@ -5,7 +5,7 @@ use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Method};
 use kfac_linalg::product::{Accumulate, gemm};
-use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
 
 /// Scratch of [`decompose`], less the solver's: the factor, and the new eigenvectors and eigenvalues until they are known
 /// to be good.
@@ -66,22 +66,40 @@ pub(super) fn in_eigenbases<T: Scalar, K: Kernel<T>>(
     kernel: K,
     layer: &LayerState<'_, T>,
     v: &mut [T],
-    mut scratch: &mut [T],
+    scratch: &mut [T],
     divide: impl FnOnce(&mut [T]),
 ) -> Result<(), MapError> {
-    let (n, m) = (layer.input.size, layer.output.size);
-    let qa = MatRef::row_major(layer.input.square, n, n)?;
-    let qg = MatRef::row_major(layer.output.square, m, m)?;
-    let half = take(&mut scratch, m * n)?;
-    let replace = Accumulate::Replace(T::ONE);
-
-    let into = MatMut::row_major(half, m, n)?;
-    gemm(kernel, into, replace, qg.transposed(), MatRef::row_major(v, m, n)?, scratch)?;
-    let into = MatMut::row_major(v, m, n)?;
-    gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa, scratch)?;
+    let bases = bases(layer, 0)?;
+    sandwich(kernel, bases.map(MatRef::transposed), Accumulate::Replace(T::ONE), v, scratch)?;
     divide(v);
+    sandwich(kernel, bases, Accumulate::Replace(T::ONE), v, scratch)
+}
+
+/// Square number `index` of the gradient side and of the input side.
+pub(super) fn bases<'a, T: Scalar>(
+    layer: &'a LayerState<'_, T>,
+    index: usize,
+) -> Result<[MatRef<'a, T>; 2], ShapeError> {
+    let square = |side: &'a SideState<'_, T>| {
+        let n = side.size;
+        MatRef::row_major(&side.square[index * n * n..], n, n)
+    };
+    Ok([square(&layer.output)?, square(&layer.input)?])
+}
+
+/// `V <- scale P V Qᵀ` or `V <- V + scale P V Qᵀ`, for `[P, Q]` of the gradient side and of the input side. Takes the scratch of
+/// [`ROTATION`].
+pub(super) fn sandwich<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    [left, right]: [MatRef<'_, T>; 2],
+    accumulate: Accumulate<T>,
+    v: &mut [T],
+    mut scratch: &mut [T],
+) -> Result<(), MapError> {
+    let (m, n) = (left.rows(), right.rows());
+    let half = take(&mut scratch, m * n)?;
     let into = MatMut::row_major(half, m, n)?;
-    gemm(kernel, into, replace, qg, MatRef::row_major(v, m, n)?, scratch)?;
-    let into = MatMut::row_major(v, m, n)?;
-    Ok(gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa.transposed(), scratch)?)
+    gemm(kernel, into, Accumulate::Replace(T::ONE), left, MatRef::row_major(v, m, n)?, scratch)?;
+    let half = MatRef::row_major(half, m, n)?;
+    Ok(gemm(kernel, MatMut::row_major(v, m, n)?, accumulate, half, right.transposed(), scratch)?)
 }

@@ -8,13 +8,17 @@
 //! | [`Eigenbasis`] | `Q_G [(Q_Gᵀ V Q_A) / (d_G d_Aᵀ + λ)] Q_Aᵀ`, exact damping |
 //! | [`Shifted`] | the same, without eigenvectors of the larger factor |
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
+//! | [`ChainSymmetric`] | `L_G [(L_Gᵀ V L_A) ∘ T/D(ψ_G ψ_Aᵀ)] L_Aᵀ`, a weight used at every step of a sequence |
+//! | [`ChainLimit`] | the same for long sequences, exact in their limit: see [`chain`] |
 
 mod basis;
+pub mod chain;
 mod eigenbasis;
 mod ekfac;
 mod factored;
 mod shifted;
 
+pub use chain::{ChainLimit, ChainMap, ChainSymmetric};
 pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
 pub use factored::Factored;
@@ -109,13 +113,18 @@ pub trait FactorMap<T: Scalar>: Map<T> {
 /// A map to which `A` and `G` say everything, so that finished moments will do.
 pub trait MomentMap<T: Scalar>: FactorMap<T> {}
 
-/// What a map learns of single cases, beside the factors: kept in the first matrix of [`Layout::per_weight`].
+/// What a map learns of single cases, beside the factors, and where that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PerCase {
     /// Nothing.
     Nothing,
-    /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`.
+    /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`, in the first
+    /// matrix of [`Layout::per_weight`].
     RotatedSquares,
+    /// Products of neighbouring positions `x_t x_{t-1}ᵀ`: a sum with the weight of the moment of its side, in the first
+    /// square of [`SideLayout::square`](crate::memory::SideLayout::square). With them the
+    /// [lengths](crate::statistics::lengths), in [`Layout::per_layer`], if there is any.
+    Lags,
 }
 
 impl PerCase {
@@ -188,6 +197,8 @@ pub enum Routine {
     Inverse,
     /// A decomposition into eigenvectors and eigenvalues, of either side.
     Eigh(Method),
+    /// The same, and products of square matrices, of either side.
+    Chain(Method),
     /// That of the smaller side, and the reduction of the larger one to tridiagonal form.
     Reduction(Method),
     /// [`Products`](Self::Products), and the shifted systems of the larger side for every row of the smaller.
@@ -298,6 +309,18 @@ pub enum MapError {
         /// Its largest element, as far as it can be said.
         largest: f64,
     },
+    /// A pair of directions of a chain adds up to nothing, so that it cannot be divided by.
+    ChainWeight {
+        /// The product of the correlations of neighbouring steps, of inputs and of gradients.
+        correlation: f64,
+        /// What it would be divided by.
+        weight: f64,
+    },
+    /// The sequences of a chain have no length.
+    Lengths {
+        /// Their positions, weighted.
+        positions: f64,
+    },
     /// Finite factors gave an inverse that is not.
     NotFinite {
         /// Which factor.
@@ -352,6 +375,15 @@ impl fmt::Display for MapError {
             ),
             Self::Scales { largest } => {
                 write!(f, "the second moment of the gradients in the eigenbasis is not finite: {largest:e}")
+            }
+            Self::ChainWeight { correlation, weight } => {
+                write!(
+                    f,
+                    "steps of correlation {correlation:e} have the weight {weight:e}, which has no inverse"
+                )
+            }
+            Self::Lengths { positions } => {
+                write!(f, "the sequences have {positions:e} positions, which no evidence leaves")
             }
             Self::Scratch(error) => error.fmt(f),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),

@@ -20,3 +20,5 @@
 
 pub mod average;
 pub(crate) mod factor;
+pub(crate) mod lag;
+pub mod lengths;
