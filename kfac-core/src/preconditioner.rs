@@ -4,8 +4,8 @@ use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
 use crate::map::{ChainMap, DampingInForce, FactorMap, Map, MapError};
 use crate::memory::{
-    Buffer, LayerSlot, LayerState, Moment, Net, Storage, StorageError, apply_scratch_len, scratch_len,
-    state_len,
+    Buffer, LayerSlot, LayerState, Moment, Net, SideLayout, Storage, StorageError, apply_scratch_len,
+    scratch_len, state_len,
 };
 use crate::observation::Observation;
 use crate::report::{LayerReport, Preconditioned, RefreshReport};
@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::factor::SquareSum;
 use kfac_linalg::product::dot;
-use kfac_linalg::{Kernel, PackedRef, Scalar, ScratchError, ShapeError};
+use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError, ShapeError, packed_len};
 
 /// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
 ///
@@ -149,6 +149,20 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         let start = self.side_start(layer, side);
         let sum = PackedRef::new(&self.numbers[start..], shape.side(side)).ok()?;
         (M::LAYOUT.side(side).moment == Moment::Full && weight > 0.0).then_some((sum, weight))
+    }
+
+    /// The lag moment `E[x_t x_{t-1}ᵀ]` of a layer as it stands, the later position on the left: its weighted sum and the weight,
+    /// which is that of [`factor`](Self::factor). `None` where the layer does not exist or has no statistics.
+    pub fn lag_moment(&self, layer: usize, side: Side) -> Option<(MatRef<'_, T>, f64)>
+    where
+        M: ChainMap<T>,
+    {
+        let size = self.net.get(layer)?.side(side);
+        let weight = self.slots[layer].weights[side.index()];
+        let SideLayout { moment, packed, .. } = M::LAYOUT.side(side);
+        let start = self.side_start(layer, side) + moment.len(size) + packed * packed_len(size);
+        let sum = MatRef::row_major(self.numbers.get(start..)?, size, size).ok()?;
+        (weight > 0.0).then_some((sum, weight))
     }
 
     /// The eigenvalues that a chain was last refreshed with, as its bound leaves them: `ψ` of
