@@ -571,7 +571,8 @@ impl<'s, T: Scalar> SideState<'s, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::{Eigenbasis, Factored, Shifted};
+    use crate::map::{ChainLimit, ChainSymmetric, Eigenbasis, Factored, Shifted};
+    use crate::statistics::lengths::BINS;
     use kfac_linalg::eigh::{Jacobi, Qr};
     use kfac_linalg::{Fast, Reproducible};
 
@@ -619,6 +620,25 @@ mod tests {
                     2 * largest * largest + 2 * largest + eigh::qr::tridiagonal_scratch_len::<T>(largest),
                 ] {
                     assert!(scratch_len::<T, K, Shifted<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                let both = m * m + n * n;
+                let chain = |square: usize| {
+                    let products = product::gemm_scratch_len::<T>(square, square, square);
+                    2 * square * square + m + n + square + qr(square).max(products)
+                };
+                for needed in [products.unwrap(), both + m * n + chain(n), both + m * n + chain(m)] {
+                    let found = scratch_len::<T, K, ChainSymmetric<Qr>>(&[shape]);
+                    assert!(found >= needed, "{shape:?}: {needed}");
+                }
+                for needed in [products.unwrap(), 2 * both + chain(n), 2 * both + chain(m)] {
+                    assert!(scratch_len::<T, K, ChainLimit<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                let observe = observe_scratch_len::<T, K, ChainSymmetric>(shape);
+                for pairs in 1..=K::PANEL_ROWS {
+                    let lag = |width| {
+                        (K::PANEL_ROWS + 1) * width + product::gemm_scratch_len::<T>(width, width, pairs)
+                    };
+                    assert!(observe >= lag(m).max(lag(n)).max(BINS), "{shape:?}: {pairs} pairs");
                 }
                 for width in [m, n] {
                     assert!(

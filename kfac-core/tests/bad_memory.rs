@@ -7,7 +7,7 @@ use common::run::{self, CASES, Evidence, NET};
 use common::{Room, bits, saved};
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::{MatRef, Reproducible, Scalar, ScratchError};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Eigenbasis, Ekfac, FactorMap, Factored, Map, Shifted};
 use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, scratch_len, state_len};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
@@ -112,5 +112,7 @@ fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
         refused(shape, Eigenbasis::full());
         refused(shape, Shifted::full());
         refused(shape, Ekfac::full());
+        refused(shape, ChainSymmetric::full());
+        refused(shape, ChainLimit::full());
     }
 }

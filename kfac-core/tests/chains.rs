@@ -99,9 +99,14 @@ fn the_symmetric_map_inverts_the_sum_over_all_pairs_of_steps_of_a_symmetric_chai
 /// Where `D` were taken at the mean length, `U` would be off by more than a tenth; shares need not add up to 1.
 #[test]
 fn the_weight_is_a_mean_over_lengths_and_never_that_of_the_mean_length() {
-    let v: Vec<f64> = random(12, 5);
-    let mixed = chains(0.0, &[(1, 0.75), (33, 0.25)]);
-    let u = |chains: &Chains| u_of_moments::<f64, _, _>(exact_symmetric(), Reproducible, chains, 0.3, &v);
+    let v: Vec<f64> = random(4, 5);
+    let mixed = Chains {
+        a: Chain::new(&[0.9, 0.8], 0.0, 3),
+        g: Chain::new(&[0.9, 0.85], 0.0, 7),
+        lengths: vec![(1, 0.75), (33, 0.25)],
+    };
+    let u =
+        |chains: &Chains| u_of_moments::<f64, _, _>(exact_symmetric(), Reproducible, chains, NO_DAMPING, &v);
     let at_mean = Chains { lengths: vec![(9, 1.0)], ..mixed.clone() };
     assert_eq!(at_mean.mean_length(), mixed.mean_length());
     assert!(relative_difference(&u(&at_mean), &u(&mixed)) > 0.1);
@@ -115,7 +120,7 @@ fn the_weight_is_a_mean_over_lengths_and_never_that_of_the_mean_length() {
     let [a, a_lag, g, g_lag] = held.each_ref().map(|(x, n)| MatRef::row_major(x, *n, *n).unwrap());
     let lengths = &[(33, 2.0), (0, 5.0), (1, 6.0)];
     kfac.observe(8).add_chain_moments(0, ChainMoments { a, a_lag, g, g_lag, lengths }, scratch).unwrap();
-    kfac.set_damping(0.3).unwrap();
+    kfac.set_damping(NO_DAMPING).unwrap();
     kfac.refresh(scratch).unwrap();
     let mut found = v.clone();
     kfac.precondition_flat(&mut found, scratch).unwrap();
@@ -126,8 +131,8 @@ fn the_weight_is_a_mean_over_lengths_and_never_that_of_the_mean_length() {
 #[test]
 fn the_error_of_the_limit_falls_like_one_over_the_length_and_that_of_the_symmetric_map_does_not() {
     let v: Vec<f64> = random(12, 5);
-    let a = Chain::new(&[0.6, -0.5, 0.4, 0.1], 0.6, 3);
-    let g = Chain::new(&[0.5, -0.4, 0.2], 0.7, 7);
+    let a = Chain::new(&[0.4, -0.35, 0.3, 0.1], 0.7, 3);
+    let g = Chain::new(&[0.4, -0.3, 0.2], 0.7, 7);
     let errors = [10, 20, 40, 80].map(|length| {
         let chains = Chains { a: a.clone(), g: g.clone(), lengths: vec![(length, 1.0)] };
         let exact = chains.solve(&v);
@@ -143,7 +148,7 @@ fn the_error_of_the_limit_falls_like_one_over_the_length_and_that_of_the_symmetr
         assert!((1.9..2.1).contains(&limit), "{errors:?}");
         assert!(symmetric < 1.2, "{errors:?}");
     }
-    assert!(errors[3][0] < 0.01 && errors[3][1] > 0.01, "{errors:?}");
+    assert!(errors[3][0] < 0.5 * errors[3][1], "{errors:?}");
 }
 
 /// The formula of the limit, written out in the symmetric roots of `X₀` and with dense blocks: `M* N⁻¹ M`.
@@ -260,17 +265,21 @@ impl<T: Scalar> Batch<T> {
         assert_eq!(first, self.lengths.len());
     }
 
-    /// `Σ x_t x_{t-lag}ᵀ` over the cases, the number of cases, and the number of positions.
-    fn sum(&self, side: Side, lag: usize) -> Matrix {
-        let width = SHAPE.side(side);
-        let row = |at: usize| match side {
+    /// `ā` or `g` at a position.
+    fn row(&self, side: Side, at: usize) -> Vec<f64> {
+        match side {
             Side::Input => [&widened(&self.inputs[4 * at..][..4])[..], &[1.0]].concat(),
             Side::Output => self.gradients[3 * at..][..3].iter().map(|g| 7.0 * g.to_f64()).collect(),
-        };
+        }
+    }
+
+    /// `Σ x_t x_{t-lag}ᵀ` over the cases.
+    fn sum(&self, side: Side, lag: usize) -> Matrix {
+        let width = SHAPE.side(side);
         let mut sum = Matrix::zeros(width, width);
         for (case, &length) in self.lengths.iter().enumerate() {
             for t in case * self.steps + lag..case * self.steps + length {
-                sum.add_outer(1.0, &row(t), &row(t - lag));
+                sum.add_outer(1.0, &self.row(side, t), &self.row(side, t - lag));
             }
         }
         sum
@@ -517,29 +526,43 @@ fn both_chains_differ_from_every_other_map_and_from_each_other_by_more_than_a_hu
     assert_close("jacobi", &u(ChainLimit::jacobi()), &maps[1].1, 1e-11);
 }
 
-/// Two sequences of two steps know four directions of five and three; nothing of order `1/λ` may be lost or blown up.
+/// One sequence of two steps knows two directions of five and of three: in one that neither side knows, `U` is `V` over the
+/// damping of both, and no noise of the others is blown up beside it.
 #[test]
 fn factors_without_full_rank_are_preconditioned_at_a_tiny_damping() {
-    fn check<T: Scalar, M: ChainMap<T>, K: Kernel<T>>(map: M, kernel: K, lambda: f64) {
+    fn check<T: Scalar, M: ChainMap<T>, K: Kernel<T>>(map: M, kernel: K, (lambda, tolerance): (f64, f64)) {
         let mut room = Room::new::<M, K>(&NET);
         let (mut kfac, scratch) = room.precondition(&NET, map, kernel);
-        Batch::<T>::new(&[2, 1], 40).observe(&mut kfac, &[2], scratch);
+        let batch = Batch::<T>::new(&[2], 40);
+        batch.observe(&mut kfac, &[1], scratch);
         kfac.set_damping(T::from_f64(lambda)).unwrap();
         kfac.refresh(scratch).unwrap();
-        let (v, u) = (random::<f64>(15, 90), precondition(&mut kfac, scratch));
-        let product = dot(&u, &v);
-        assert!(product.is_finite() && product > 0.0, "{} in {}: {product:e}", M::NAME, type_name::<T>());
-        // A direction that no evidence speaks of: V over the damping of both sides.
-        let [input, output] =
-            balanced(&factor(&kfac, 0, Side::Input), &factor(&kfac, 0, Side::Output), lambda);
-        assert!((input * output / lambda - 1.0).abs() < 1e-6);
-        let largest = u.iter().fold(0.0_f64, |most, u| most.max(u.abs()));
-        assert!((1e-3 / lambda..10.0 / lambda).contains(&largest), "{}: {largest:e}", M::NAME);
+        let what = format!("{} in {}", M::NAME, type_name::<T>());
+        let u = precondition(&mut kfac, scratch);
+        let product = dot(&u, &random::<f64>(15, 90));
+        assert!(product.is_finite() && product > 0.0, "{what}: {product:e}");
+
+        let [a, g] = Side::BOTH.map(|side| unknown_to(&batch, side));
+        let mut v = Matrix::zeros(3, 5);
+        v.add_outer(1.0, &g, &a);
+        let mut u: Vec<T> = v.data.iter().map(|&x| T::from_f64(x)).collect();
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        assert_close(&what, &widened(&u), &v.scaled(1.0 / lambda).data, tolerance);
     }
-    check::<f64, _, _>(ChainSymmetric::full(), Reproducible, 1e-10);
-    check::<f64, _, _>(ChainLimit::full(), Fast::detect(), 1e-10);
-    check::<f32, _, _>(ChainSymmetric::full(), Fast::detect(), 1e-8);
-    check::<f32, _, _>(ChainLimit::full(), Reproducible, 1e-8);
+    /// What is left of a vector without its parts along the two rows.
+    fn unknown_to<T: Scalar>(batch: &Batch<T>, side: Side) -> Vec<f64> {
+        let [first, second] = [0, 1].map(|at| batch.row(side, at));
+        let without = |x: &[f64], y: &[f64]| -> Vec<f64> {
+            x.iter().zip(y).map(|(x_i, y_i)| x_i - dot(x, y) / dot(y, y) * y_i).collect()
+        };
+        let second = without(&second, &first);
+        let rest: Vec<f64> = random(first.len(), 77);
+        without(&without(&without(&rest, &first), &second), &first)
+    }
+    check::<f64, _, _>(ChainSymmetric::full(), Reproducible, (1e-10, 1e-8));
+    check::<f64, _, _>(ChainLimit::full(), Fast::detect(), (1e-10, 1e-8));
+    check::<f32, _, _>(ChainSymmetric::full(), Fast::detect(), (1e-8, 0.02));
+    check::<f32, _, _>(ChainLimit::full(), Reproducible, (1e-8, 0.02));
 }
 
 /// 0.9 and 0.8 are correlations of `chains`; what exceeds a bound is set to it, `D` that falls below a floor too.
@@ -601,7 +624,7 @@ fn correlations_are_bounded_and_weights_have_a_floor() {
     assert_close("no floor", &u(exact_symmetric()), &want, 1e-9);
 }
 
-/// Two steps that cancel each other, or correlations of exactly 1: there is no inverse, and the last one stays.
+/// Four steps that cancel each other, or correlations of exactly 1: there is no inverse, and the last one stays.
 #[test]
 fn a_pair_of_directions_that_adds_up_to_nothing_is_an_error_with_its_numbers() {
     fn check<M: ChainMap<f64>>(map: M, sign: f64, error: MapError) {
@@ -610,7 +633,7 @@ fn a_pair_of_directions_that_adds_up_to_nothing_is_an_error_with_its_numbers() {
             Chain { one: zero.scaled(one), zero }
         };
         let chains =
-            |one: f64, other: f64| Chains { a: identity(one), g: identity(other), lengths: vec![(2, 1.0)] };
+            |one: f64, other: f64| Chains { a: identity(one), g: identity(other), lengths: vec![(4, 1.0)] };
         let net = chains(0.0, 0.0).net();
         let mut room = Room::<f64>::new::<M, Reproducible>(&net);
         let (kfac, scratch) = room.precondition(&net, map, Reproducible);

@@ -9,7 +9,7 @@ mod job;
 use cases::for_each_case;
 use job::{Failed, Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
-use kfac_core::map::{Eigenbasis, Ekfac, Factored, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Eigenbasis, Ekfac, Factored, Shifted};
 
 const EXPECTED: &str = include_str!("../firmware/probe/expected.txt");
 

@@ -3,7 +3,7 @@
 use kfac_core::LayerErrorKind;
 use kfac_core::error::Quantity;
 use kfac_core::linalg::{Scalar, ShapeError};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
 
 /// Runs a body for every map and number type.
 pub trait Body {
@@ -20,6 +20,10 @@ pub fn for_every_map(body: &impl Body) {
     body.run::<f32, _>(Shifted::full());
     body.run::<f64, _>(Ekfac::full());
     body.run::<f32, _>(Ekfac::full());
+    body.run::<f64, _>(ChainSymmetric::full());
+    body.run::<f32, _>(ChainSymmetric::full());
+    body.run::<f64, _>(ChainLimit::full());
+    body.run::<f32, _>(ChainLimit::full());
 }
 
 /// A number whose square overflows, though it does not.

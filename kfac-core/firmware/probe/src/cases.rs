@@ -13,6 +13,10 @@ macro_rules! for_each_case {
         $run!("shifted-f64", f64, Shifted<Qr>, Shifted::full());
         $run!("ekfac-f32", f32, Ekfac<Qr>, Ekfac::full());
         $run!("ekfac-f64", f64, Ekfac<Qr>, Ekfac::full());
+        $run!("chain-symmetric-f32", f32, ChainSymmetric<Qr>, ChainSymmetric::full());
+        $run!("chain-symmetric-f64", f64, ChainSymmetric<Qr>, ChainSymmetric::full());
+        $run!("chain-limit-f32", f32, ChainLimit<Qr>, ChainLimit::full());
+        $run!("chain-limit-f64", f64, ChainLimit<Qr>, ChainLimit::full());
     };
 }
 pub(crate) use for_each_case;

@@ -27,7 +27,7 @@ use cases::for_each_case;
 use core::ffi::c_int;
 use job::{Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
-use kfac_core::map::{Eigenbasis, Ekfac, Factored, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Eigenbasis, Ekfac, Factored, Shifted};
 
 /// What the C runtime calls.
 // SAFETY: no other function of this program is called `main`.
