@@ -51,7 +51,7 @@ pub enum LayerErrorKind {
         /// That factor.
         factor: f64,
     },
-    /// The share of cases of a length is negative or not finite.
+    /// The share of cases of a length is negative, or not finite, or too large to be multiplied by lengths.
     LengthShare {
         /// The length.
         length: usize,

@@ -230,12 +230,11 @@ fn count<T: Scalar>(lengths: &[(usize, T)]) -> Result<(T, T), LayerErrorKind> {
             cases += share;
             positions += share * T::from_usize(length);
         }
+        if !positions.is_finite() {
+            return Err(LayerErrorKind::LengthShare { length, share: share.to_f64() });
+        }
     }
-    if cases > T::ZERO && positions.is_finite() {
-        Ok((cases, positions))
-    } else {
-        Err(LayerErrorKind::EmptyBatch)
-    }
+    if cases > T::ZERO { Ok((cases, positions)) } else { Err(LayerErrorKind::EmptyBatch) }
 }
 
 /// A finished moment that can be added: `scale` times its numbers.

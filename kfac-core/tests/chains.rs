@@ -713,7 +713,7 @@ fn refused_chain_moments_leave_their_layer_as_it_was_and_say_what_is_wrong() {
             let kind = LayerErrorKind::NotFinite { quantity: Quantity::InputLagMoment, row: 0, column: 4 };
             refused(&with(1, 4, f64::NAN), &good_lengths, sizes, kind);
             let good = with(0, 0, 1.0);
-            for share in [-1.0, f64::INFINITY] {
+            for share in [-1.0, f64::INFINITY, T::MAX.to_f64()] {
                 let kind = LayerErrorKind::LengthShare { length: 2, share };
                 refused(&good, &[(4, T::ONE), (2, T::from_f64(share))], sizes, kind);
             }

@@ -1,8 +1,4 @@
-//! Lag moments: how far neighbouring positions of a case go together.
-//!
-//! `Σ x_t x_{t-1}ᵀ`, the later position on the left, over the pairs of neighbours that are both valid. It has the weight
-//! of the moment `Σ x_t x_tᵀ` of its side, so that a case of `T` positions gives `T` terms to one and `T - 1` to the other, as if
-//! zeros surrounded it: only so is `[X₀ X₁; X₁ᵀ X₀]` positive semidefinite, and no correlation exceeds 1.
+//! Lag moments `Σ x_t x_{t-1}ᵀ`, whose scale is that of the module above: how far neighbouring positions go together.
 
 use crate::evidence::{Evidence, Inputs};
 use crate::map::take;

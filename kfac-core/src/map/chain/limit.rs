@@ -127,7 +127,8 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainLimit<S> {
         let largest = |mu: &[T]| mu.iter().fold(T::ZERO, |most, &mu| most.maximum(mu));
         let correlation = largest(mu_g) * largest(mu_a);
         let weight = T::ONE - correlation;
-        if !(weight > T::ZERO) {
+        let is_positive = weight > T::ZERO;
+        if !is_positive {
             let (correlation, weight) = (correlation.to_f64(), weight.to_f64());
             return Err(MapError::ChainWeight { correlation, weight });
         }

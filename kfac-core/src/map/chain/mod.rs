@@ -8,7 +8,7 @@
 //! In the letters of the paper, for `X` of `A` and `G` both:
 //!
 //! - `X₀`, the moment of one step, damped: `A + π√λ I` and `G + √λ/π I`, see
-//!   [`balance_damping`](crate::damping::split::balance_damping).
+//!   [`balance_damping`].
 //! - `X₁ = E[x_t x_{t-1}ᵀ]`, the lag moment, not damped; the later step is on the left. Its sum over pairs is divided by the
 //!   count that divides the sum of `X₀`, as if zeros surrounded each sequence.
 //! - `Ψ̂_X = X₀^(-1/2) X₁ X₀^(-1/2)`, the correlation of neighbours, at most 1 for moments of sequences.
@@ -51,8 +51,7 @@ pub trait ChainMap<T: Scalar>: FactorMap<T> {}
 struct Bound(f64);
 
 impl Bound {
-    /// Measured as the best setting of every recurrent task that was tried: estimates near 1 are noise, and what is divided by
-    /// `1 - ψ` is blown up by them.
+    /// Estimates near 1 are noisy, and `U` grows without limit as they come closer: this much is left to the noise.
     const DEFAULT: Self = Self(0.95);
     /// Correlations are no larger.
     const NONE: Self = Self(1.0);

@@ -18,8 +18,8 @@ use kfac_linalg::{Kernel, MatRef, Scalar};
 /// `U = L_G [(L_Gᵀ V L_A) ∘ T̄/D(ψ_G ψ_Aᵀ)] L_Aᵀ`: the chain with `Ψ̂` made symmetric, `(Ψ̂ + Ψ̂ᵀ)/2 = U_X diag(ψ) U_Xᵀ` and
 /// `L_X = X₀^(-1/2) U_X` (the paper's option 1).
 ///
-/// The inverse of the Fisher block of such a chain, exactly and for every length, where the lag moments are symmetric; where
-/// they are not, the error does not shrink with the length. [`D`](super::chain_weight) is averaged over the
+/// The inverse of the Fisher block of the chain that has the damped `X₀` and these lag moments, exactly and for every length,
+/// where the lag moments are symmetric; where they are not, the error does not shrink with the length. [`D`](super::chain_weight) is averaged over the
 /// [lengths](crate::statistics::lengths) that were seen, never taken at their mean. The damping is that of the last refresh.
 ///
 /// `|ψ|` is bounded by 0.95, and `D` from below by `10⁻³ T̄`, unless they are set otherwise. `ψ` never exceeds 1, beyond which

@@ -5,8 +5,8 @@ use kfac_linalg::Scalar;
 /// `D(x) = T + 2 Σ_{0<d<T} (T - d) x^d = Σ_{s,t=1..T} x^|s-t|`: what `T` steps of a chain add up to along a direction in which
 /// neighbours are correlated by `x`.
 ///
-/// By Horner's rule. The closed form, a quotient by `(1 - x)²`, loses every digit as `x` comes near 1. `T` steps of `O(1)`,
-/// fewer where `x^d` falls below all rounding.
+/// By Horner's rule. The closed form, a quotient by `(1 - x)²`, loses every digit as `x` comes near 1. The
+/// work is that of `T` steps, fewer where `x^d` falls below all rounding.
 ///
 /// # Units
 /// `T²` at `x = 1`, `T` at `x = 0`, next to nothing at `x = -1`; negative at no `x >= -1`, but for rounding.
