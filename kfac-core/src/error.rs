@@ -64,6 +64,13 @@ pub enum LayerErrorKind {
         /// Tokens that the layer has.
         features: usize,
     },
+    /// The share of cases of a length is negative, or not finite, or too large to be multiplied by lengths.
+    LengthShare {
+        /// The length.
+        length: usize,
+        /// The share.
+        share: f64,
+    },
     /// Every number is finite, but their squares do not add up to a finite number.
     Overflow {
         /// In which argument.
@@ -127,6 +134,10 @@ pub enum Quantity {
     NextInputMoment,
     /// A moment matrix handed in as that of the output gradients of this layer and the next.
     NextOutputMoment,
+    /// A matrix handed in as the lag moment of the inputs.
+    InputLagMoment,
+    /// A matrix handed in as the lag moment of the output gradients.
+    OutputLagMoment,
     /// The weight gradient `V`.
     Gradient,
     /// The preconditioned gradient `U`.
@@ -169,6 +180,8 @@ impl fmt::Display for Quantity {
             Self::OutputMoment => "output moment",
             Self::NextInputMoment => "input moment with the next layer",
             Self::NextOutputMoment => "output moment with the next layer",
+            Self::InputLagMoment => "input lag moment",
+            Self::OutputLagMoment => "output lag moment",
             Self::Gradient => "gradient",
             Self::Preconditioned => "preconditioned gradient",
         })
@@ -240,6 +253,9 @@ impl fmt::Display for LayerErrorKind {
             }
             Self::UnknownToken { row, token, features } => {
                 write!(f, "the token {token} in row {row} is beyond the {features} of the layer")
+            }
+            Self::LengthShare { length, share } => {
+                write!(f, "sequences of length {length} cannot have a share of {share:e}")
             }
             Self::Overflow { quantity, largest } => {
                 write!(f, "the squares of the {quantity} overflow, the largest magnitude is {largest:e}")

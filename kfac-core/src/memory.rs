@@ -35,6 +35,7 @@ pub use plan::{LayerPlan, Plan};
 
 use crate::map::{Map, PerCase, Routine, RowsMap, RowsRoute, Workspace};
 use crate::shape::{LayerShape, Side};
+use crate::statistics::lag;
 use core::fmt;
 use kfac_linalg::{
     Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product, shifted,
@@ -203,7 +204,14 @@ pub(crate) const fn observe_scratch_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shap
         PerCase::Nothing => moments,
         PerCase::Squares => max(moments, cases_len::<T, K>(shape)),
         PerCase::RotatedSquares => max(moments, rotated_cases_len::<T, K>(shape)),
+        PerCase::Lags => max(moments, lags_len::<T, K, M>(shape)),
     }
+}
+
+/// The lag moments, one side after the other, and then the counts of lengths.
+const fn lags_len<T: Scalar, K: Kernel<T>, M: Map<T>>(shape: LayerShape) -> usize {
+    let panels = max(lag::panel_len::<T, K>(shape.inputs()), lag::panel_len::<T, K>(shape.outputs()));
+    max(panels, M::LAYOUT.per_layer)
 }
 
 /// What the check of rows of `width` numbers and the sum of their moments take.
@@ -265,6 +273,11 @@ const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> us
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
         Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
         Routine::OutputBasis(method) => (2 * square + m).saturating_add(method.scratch_len::<T>(m)),
+        Routine::Chain(method) => {
+            let products =
+                max(product::gemm_scratch_len::<T>(m, m, m), product::gemm_scratch_len::<T>(n, n, n));
+            max(products, max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)))
+        }
         Routine::Reduction(method) => {
             max(method.scratch_len::<T>(smallest), eigh::qr::tridiagonal_scratch_len::<T>(largest))
         }
@@ -551,6 +564,10 @@ impl<'s, T: Scalar> LayerState<'s, T> {
             PerCase::Squares | PerCase::RotatedSquares => {
                 self.per_weight.iter_mut().for_each(|sum| *sum *= keep)
             }
+            PerCase::Lags => {
+                let sums = [self.input.lag_mut(), self.output.lag_mut(), &mut *self.per_layer];
+                sums.into_iter().flatten().for_each(|sum| *sum *= keep);
+            }
         }
     }
 
@@ -588,6 +605,17 @@ impl<'s, T: Scalar> SideState<'s, T> {
         let (packed, rest) = rest.split_at_mut(packed * packed_len(size));
         let (square, diagonal) = rest.split_at_mut(square * size * size);
         Self { size, weight, moment, sum, packed, square, diagonal }
+    }
+
+    /// The weighted sum of `x_t x_{t-1}ᵀ`, of a map that keeps it: the first square.
+    pub(crate) fn lag(&self) -> &[T] {
+        &self.square[..self.square.len().min(self.size * self.size)]
+    }
+
+    /// The same, to be added to.
+    pub(crate) fn lag_mut(&mut self) -> &mut [T] {
+        let len = self.square.len().min(self.size * self.size);
+        &mut self.square[..len]
     }
 
     /// The factor's trace.
@@ -632,7 +660,8 @@ impl<'s, T: Scalar> SideState<'s, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::map::{Eigenbasis, Factored, Shifted};
+    use crate::map::{ChainLimit, ChainSymmetric, Eigenbasis, Factored, Shifted};
+    use crate::statistics::lengths::BINS;
     use kfac_linalg::eigh::{Jacobi, Qr};
     use kfac_linalg::{Fast, Reproducible};
 
@@ -680,6 +709,25 @@ mod tests {
                     2 * largest * largest + 2 * largest + eigh::qr::tridiagonal_scratch_len::<T>(largest),
                 ] {
                     assert!(scratch_len::<T, K, Shifted<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                let both = m * m + n * n;
+                let chain = |square: usize| {
+                    let products = product::gemm_scratch_len::<T>(square, square, square);
+                    2 * square * square + m + n + square + qr(square).max(products)
+                };
+                for needed in [products.unwrap(), both + m * n + chain(n), both + m * n + chain(m)] {
+                    let found = scratch_len::<T, K, ChainSymmetric<Qr>>(&[shape]);
+                    assert!(found >= needed, "{shape:?}: {needed}");
+                }
+                for needed in [products.unwrap(), 2 * both + chain(n), 2 * both + chain(m)] {
+                    assert!(scratch_len::<T, K, ChainLimit<Qr>>(&[shape]) >= needed, "{shape:?}: {needed}");
+                }
+                let observe = observe_scratch_len::<T, K, ChainSymmetric>(shape);
+                for pairs in 1..=K::PANEL_ROWS {
+                    let lag = |width| {
+                        (K::PANEL_ROWS + 1) * width + product::gemm_scratch_len::<T>(width, width, pairs)
+                    };
+                    assert!(observe >= lag(m).max(lag(n)).max(BINS), "{shape:?}: {pairs} pairs");
                 }
                 for width in [m, n] {
                     assert!(

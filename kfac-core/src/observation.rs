@@ -1,13 +1,14 @@
 //! One statistics update: evidence in, decayed sums out.
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
-use crate::evidence::{Evidence, Inputs, Moments, OutputGradients};
-use crate::map::{FactorMap, MomentMap};
+use crate::evidence::{ChainMoments, Evidence, Inputs, Moments, OutputGradients};
+use crate::map::{ChainMap, FactorMap, MomentMap, PerCase};
 use crate::memory::{LayerSlot, observe_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::average::ramp;
 use crate::statistics::factor::SquareSum;
+use crate::statistics::lengths;
 use kfac_linalg::{Kernel, MatRef, PackedMut, PackedRef, Scalar};
 
 /// One statistics update. The first accepted `add` of a layer decays its sums; every case adds its share.
@@ -53,8 +54,17 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(state.side(side).magnitude(), traces)?;
         }
-        if M::PER_CASE.is_squares() {
-            update.expect_room_for_squares(state.per_weight, &checked.traces)?;
+        match M::PER_CASE {
+            PerCase::Nothing => (),
+            PerCase::Squares | PerCase::RotatedSquares => {
+                update.expect_room_for_squares(state.per_weight, &checked.traces)?
+            }
+            PerCase::Lags => {
+                // No product of neighbours exceeds the larger of their squares: the trace bounds what is added.
+                for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
+                    update.expect_room(largest_magnitude(state.side(side).lag()), traces)?;
+                }
+            }
         }
 
         let scale = update.per_case;
@@ -174,28 +184,136 @@ impl<T: Scalar, M: MomentMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         Moments { a, g, positions }: Moments<'_, T>,
         scratch: &mut [T],
     ) -> Result<(), LayerErrorKind> {
-        let shape = self.shape_with_scratch(layer, scratch)?;
+        self.shape_with_scratch(layer, scratch)?;
         let is_positive = positions > T::ZERO;
         if !is_positive {
             return Err(LayerErrorKind::EmptyBatch);
         }
         let update = self.plan(layer, self.cases)?;
-        // Each mean times what it is the mean over, as sums over the cases are.
+        let moments = self.checked_moments(layer, &update, [(a, positions), (g, T::ONE)])?;
+        self.begin(layer, &update);
+        self.add_checked_moments(layer, &moments)?;
+        self.gain(layer, self.cases, moments.map(|moment| moment.scale.to_f64()));
+        Ok(())
+    }
+}
+
+impl<T: Scalar, M: ChainMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
+    /// Adds finished moments of sequences that stand for all cases of this update.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add); [`LayerErrorKind::LengthShare`], and [`LayerErrorKind::EmptyBatch`] unless one share of a
+    /// length is positive.
+    pub fn add_chain_moments(
+        &mut self,
+        layer: usize,
+        moments: ChainMoments<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerError> {
+        self.try_add_chain_moments(layer, moments, scratch).map_err(|kind| kind.at(layer))
+    }
+
+    fn try_add_chain_moments(
+        &mut self,
+        layer: usize,
+        ChainMoments { a, a_lag, g, g_lag, lengths }: ChainMoments<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<(), LayerErrorKind> {
+        let shape = self.shape_with_scratch(layer, scratch)?;
+        let (cases, positions) = count(lengths)?;
+        let update = self.plan(layer, self.cases)?;
+        let moments = self.checked_moments(layer, &update, [(a, positions / cases), (g, T::ONE)])?;
+        let lags = [(Quantity::InputLagMoment, a_lag), (Quantity::OutputLagMoment, g_lag)];
+        for ((quantity, lag), &CheckedMoment { side, scale, .. }) in lags.into_iter().zip(&moments) {
+            let size = shape.side(side);
+            quantity.expect([size, size], [lag.rows(), lag.cols()])?;
+            let mut state = self.owner.layer_state(layer);
+            let mut magnitudes = SquareSum::new(quantity);
+            for (at, &old) in state.side(side).lag().iter().enumerate() {
+                let (row, column) = (at / size, at % size);
+                magnitudes.add_moment((row, column), update.keep * old, scale, lag.at(row, column))?;
+            }
+            magnitudes.finish()?;
+        }
+
+        self.begin(layer, &update);
+        self.add_checked_moments(layer, &moments)?;
+        let mut state = self.owner.layer_state(layer);
+        for ((_, lag), &CheckedMoment { side, scale, .. }) in lags.iter().zip(&moments) {
+            let size = shape.side(side);
+            for (at, sum) in state.side(side).lag_mut().iter_mut().enumerate() {
+                *sum += scale * lag.at(at / size, at % size);
+            }
+        }
+        let share = T::ONE - update.epsilon;
+        for &(length, cases_of_length) in
+            lengths.iter().filter(|&&(length, share)| length > 0 && share > T::ZERO)
+        {
+            let positions = T::from_usize(length) * (cases_of_length / cases);
+            lengths::add(state.per_layer, length, share * positions);
+        }
+        self.gain(layer, self.cases, moments.map(|moment| moment.scale.to_f64()));
+        Ok(())
+    }
+}
+
+/// The sum of the shares of lengths, and of shares times lengths.
+fn count<T: Scalar>(lengths: &[(usize, T)]) -> Result<(T, T), LayerErrorKind> {
+    let (mut cases, mut positions) = (T::ZERO, T::ZERO);
+    for &(length, share) in lengths {
+        if !(share >= T::ZERO && share.is_finite()) {
+            return Err(LayerErrorKind::LengthShare { length, share: share.to_f64() });
+        }
+        if length > 0 {
+            cases += share;
+            positions += share * T::from_usize(length);
+        }
+        if !positions.is_finite() {
+            return Err(LayerErrorKind::LengthShare { length, share: share.to_f64() });
+        }
+    }
+    if cases > T::ZERO { Ok((cases, positions)) } else { Err(LayerErrorKind::EmptyBatch) }
+}
+
+/// A finished moment that can be added: `scale` times its numbers.
+#[derive(Clone, Copy)]
+struct CheckedMoment<'a, T> {
+    side: Side,
+    moment: MatRef<'a, T>,
+    scale: T,
+}
+
+impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
+    /// `A` and `G` as they are handed in, each with what it is a mean over of one case, as sums over the cases are.
+    fn checked_moments<'a>(
+        &self,
+        layer: usize,
+        update: &Update<T>,
+        [(a, of_a), (g, of_g)]: [(MatRef<'a, T>, T); 2],
+    ) -> Result<[CheckedMoment<'a, T>; 2], LayerErrorKind> {
         let share = T::ONE - update.epsilon;
         let moments = [
-            (Side::Input, Quantity::InputMoment, a, share * positions),
-            (Side::Output, Quantity::OutputMoment, g, share),
+            CheckedMoment { side: Side::Input, moment: a, scale: share * of_a },
+            CheckedMoment { side: Side::Output, moment: g, scale: share * of_g },
         ];
-        for (side, quantity, moment, scale) in moments {
+        let quantities = [Quantity::InputMoment, Quantity::OutputMoment];
+        for (quantity, CheckedMoment { side, moment, scale }) in quantities.into_iter().zip(moments) {
+            let size = self.owner.net()[layer].side(side);
             let present = self.owner.factor(layer, side);
-            check_moment(quantity, shape.side(side), present, moment, [update.keep, scale])?;
+            check_moment(quantity, size, present, moment, [update.keep, scale])?;
         }
-        self.begin(layer, &update);
+        Ok(moments)
+    }
+
+    fn add_checked_moments(
+        &mut self,
+        layer: usize,
+        moments: &[CheckedMoment<'_, T>; 2],
+    ) -> Result<(), LayerErrorKind> {
         let mut state = self.owner.layer_state(layer);
-        for (side, _, moment, scale) in moments {
+        for &CheckedMoment { side, moment, scale } in moments {
             add_moment(state.side(side).sum_mut()?, scale, moment);
         }
-        self.gain(layer, self.cases, moments.map(|(_, _, _, scale)| scale.to_f64()));
         Ok(())
     }
 }
@@ -228,6 +346,11 @@ pub(crate) fn add_moment<T: Scalar>(mut sum: PackedMut<'_, T>, scale: T, moment:
             sum.add(row, column, scale * moment.at(row, column));
         }
     }
+}
+
+/// The largest magnitude of finite numbers.
+fn largest_magnitude<T: Scalar>(numbers: &[T]) -> T {
+    numbers.iter().fold(T::ZERO, |most, number| most.maximum(number.abs()))
 }
 
 /// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
@@ -272,7 +395,7 @@ impl<T: Scalar> Update<T> {
     /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares, and it is
     /// squared before it is scaled.
     fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
-        let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
+        let present = largest_magnitude(sums);
         let [inputs, gradients] = added;
         let squares = gradients.bounded(inputs.sum() * gradients.sum())?;
         gradients.bounded(self.keep * present + self.per_case * squares).map(|_| ())

@@ -2,10 +2,10 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
 use crate::gradient::LayerGradient;
-use crate::map::{DampingInForce, FactorMap, Map};
+use crate::map::{ChainMap, DampingInForce, FactorMap, Map};
 use crate::memory::{
-    Buffer, LayerSlot, LayerState, Moment, Net, Storage, StorageError, apply_scratch_len, scratch_len,
-    state_len,
+    Buffer, LayerSlot, LayerState, Moment, Net, SideLayout, Storage, StorageError, apply_scratch_len,
+    scratch_len, state_len,
 };
 use crate::observation::Observation;
 use crate::report::{LayerReport, Preconditioned, RefreshReport};
@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 use crate::shape::{LayerShape, Side};
 use crate::statistics::factor::SquareSum;
 use kfac_linalg::product::dot;
-use kfac_linalg::{Kernel, PackedRef, Scalar, ScratchError, ShapeError};
+use kfac_linalg::{Kernel, MatRef, PackedRef, Scalar, ScratchError, ShapeError, packed_len};
 
 /// Natural-gradient preconditioning of a network's weight gradients by Kronecker factors.
 ///
@@ -168,8 +168,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// What is kept of the factor of a layer that exists: as much of the weighted sum as [`Moment`] says, and the weight.
     pub(crate) fn moment(&self, layer: usize, side: Side) -> (&[T], f64) {
         let shape = self.net[layer];
-        let start = state_len(&self.net[..layer], M::LAYOUT)
-            + if side == Side::Output { M::LAYOUT.input.len(shape.inputs()) } else { 0 };
+        let start = self.side_start(layer, side);
         let len = M::LAYOUT.side(side).moment.len(shape.side(side));
         (&self.numbers[start..][..len], self.slots[layer].weights[side.index()])
     }
@@ -179,6 +178,40 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
     /// [`refresh`](Self::refresh) leaves such a layer alone.
     pub fn forget(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.updates = 0);
+    }
+
+    /// The lag moment `E[x_t x_{t-1}ᵀ]` of a layer as it stands, the later position on the left: its weighted sum and the weight,
+    /// which is that of [`factor`](Self::factor). `None` where the layer does not exist or has no statistics.
+    pub fn lag_moment(&self, layer: usize, side: Side) -> Option<(MatRef<'_, T>, f64)>
+    where
+        M: ChainMap<T>,
+    {
+        let size = self.net.get(layer)?.side(side);
+        let weight = self.slots[layer].weights[side.index()];
+        let SideLayout { moment, packed, .. } = M::LAYOUT.side(side);
+        let start = self.side_start(layer, side) + moment.len(size) + packed * packed_len(size);
+        let sum = MatRef::row_major(self.numbers.get(start..)?, size, size).ok()?;
+        (weight > 0.0).then_some((sum, weight))
+    }
+
+    /// The eigenvalues that a chain was last refreshed with, as its bound leaves them: `ψ` of
+    /// [`ChainSymmetric`](crate::map::ChainSymmetric), `μ` of [`ChainLimit`](crate::map::ChainLimit), ascending. How far neighbouring steps
+    /// go together, or `None` where the layer does not exist or was never refreshed.
+    pub fn chain_eigenvalues(&self, layer: usize, side: Side) -> Option<&[T]>
+    where
+        M: ChainMap<T>,
+    {
+        let &shape = self.net.get(layer)?;
+        let layout = M::LAYOUT.side(side);
+        let end = self.side_start(layer, side) + layout.len(shape.side(side));
+        let vectors = &self.numbers[end - layout.diagonal * shape.side(side)..end];
+        self.slots[layer].is_ready().then(|| vectors.get(..shape.side(side)))?
+    }
+
+    /// Where the arrays of a side of a layer begin.
+    fn side_start(&self, layer: usize, side: Side) -> usize {
+        let input = M::LAYOUT.input.len(self.net[layer].inputs());
+        state_len(&self.net[..layer], M::LAYOUT) + if side == Side::Output { input } else { 0 }
     }
 
     /// Age, failures and damping of a layer.

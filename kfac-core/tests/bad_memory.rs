@@ -7,7 +7,10 @@ use common::run::{self, CASES, Evidence, NET};
 use common::{Room, bits, saved};
 use kfac_core::evidence::Moments;
 use kfac_core::linalg::{MatRef, Reproducible, Scalar, ScratchError};
-use kfac_core::map::{Cubic, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, Shifted};
+use kfac_core::map::{
+    ChainLimit, ChainSymmetric, Cubic, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map,
+    Shifted,
+};
 use kfac_core::memory::{Buffer, LayerSlot, Storage, StorageError, scratch_len, state_len};
 use kfac_core::saved::saved_len;
 use kfac_core::schedule::Schedule;
@@ -115,5 +118,7 @@ fn shapes_beyond_all_memory_are_refused_and_never_wrap_around() {
         refused(shape, Ekfac::full());
         refused(shape, Embedding::full());
         refused(shape, Diagonal);
+        refused(shape, ChainSymmetric::full());
+        refused(shape, ChainLimit::full());
     }
 }

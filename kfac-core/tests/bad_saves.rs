@@ -5,9 +5,10 @@ mod common;
 use common::run::{self, LAST, NET};
 use common::{Room, saved};
 use kfac_core::linalg::Reproducible;
-use kfac_core::map::{Eigenbasis, Factored};
+use kfac_core::map::{ChainSymmetric, Eigenbasis, Factored, MapError};
 use kfac_core::saved::StateError;
-use kfac_core::{LayerShape, Preconditioner};
+use kfac_core::statistics::lengths;
+use kfac_core::{LayerError, LayerErrorKind, LayerShape, Preconditioner};
 use proptest::prelude::*;
 
 /// A state to restore, of a net with layers that differ, and its bytes.
@@ -139,6 +140,20 @@ fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
         StateError::Shape { layer: 1, expected, found }.to_string(),
         "saved layer 1 is 5 x 2 with bias, the network's is 5 x 2 without bias"
     );
+}
+
+/// No evidence leaves sequences without positions; a file may.
+#[test]
+fn a_restored_chain_without_lengths_fails_its_refresh_by_name() {
+    let mut room = Room::<f32>::new::<ChainSymmetric, Reproducible>(&NET);
+    let (mut kfac, scratch) = room.precondition(&NET, ChainSymmetric::full(), Reproducible);
+    let mut bytes = run::step(&mut kfac, 0, scratch).state;
+    let end = bytes.len() - 8;
+    bytes[end - 4 * lengths::BINS..end].fill(0);
+    kfac.verify(&with_checksum(bytes)).unwrap().restore();
+    let error = (0..3).find_map(|_| kfac.refresh(scratch).err()).unwrap();
+    let kind = LayerErrorKind::ThirdFailure(MapError::Lengths { positions: 0.0 });
+    assert_eq!(error, LayerError { layer: LAST, kind });
 }
 
 proptest! {

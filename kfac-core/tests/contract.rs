@@ -2,13 +2,17 @@
 
 mod common;
 
+use common::chain::balanced;
 use common::dense::{Matrix, assert_close, dot};
 use common::net::with_one;
 use common::{Room, bits, random, widened};
-use kfac_core::evidence::{Moments, OutputGradients, Rows};
+use kfac_core::evidence::{ChainMoments, Moments, OutputGradients, Rows};
 use kfac_core::linalg::eigh::Eigensolver;
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
-use kfac_core::map::{DampingInForce, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted};
+use kfac_core::map::{
+    ChainLimit, ChainMap, ChainSymmetric, DampingInForce, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap,
+    Factored, Shifted,
+};
 use kfac_core::report::Preconditioned;
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape, Preconditioner};
 use std::any::type_name;
@@ -166,6 +170,45 @@ impl<T: Scalar> Subject<T> for Diagonal {
     refuses_moments!();
 }
 
+/// On sequences of one step, where a chain is what `π` splits, factors of size 1 included.
+macro_rules! subject_of_single_steps {
+    ($map:ty) => {
+        impl<T: Scalar> Subject<T> for $map {
+            fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
+                let (a, g) = (seen.a(), seen.g());
+                let [input, output] = balanced(&a, &g, lambda);
+                a.shifted(input).kron(&g.shifted(output))
+            }
+
+            fn add_moments<K: Kernel<T>>(
+                kfac: &mut Preconditioner<'_, T, Self, K>,
+                layer: usize,
+                moments: Moments<'_, T>,
+                scratch: &mut [T],
+            ) -> bool {
+                add_single_steps(kfac, layer, moments, scratch);
+                true
+            }
+        }
+    };
+}
+
+subject_of_single_steps!(ChainSymmetric);
+subject_of_single_steps!(ChainLimit);
+
+fn add_single_steps<T: Scalar, M: ChainMap<T>, K: Kernel<T>>(
+    kfac: &mut Preconditioner<'_, T, M, K>,
+    layer: usize,
+    Moments { a, g, .. }: Moments<'_, T>,
+    scratch: &mut [T],
+) {
+    let zeros = [a, g].map(|moment| vec![T::ZERO; moment.rows() * moment.rows()]);
+    let [a_lag, g_lag] = [(&zeros[0], a), (&zeros[1], g)]
+        .map(|(x, moment)| MatRef::row_major(x, moment.rows(), moment.rows()).unwrap());
+    let moments = ChainMoments { a, a_lag, g, g_lag, lengths: &[(1, T::ONE)] };
+    kfac.observe(1).add_chain_moments(layer, moments, scratch).unwrap();
+}
+
 /// One line of the table.
 struct Entry<M, K> {
     name: String,
@@ -186,6 +229,8 @@ fn holds_for_every_map(promise: &impl Promise) {
     holds_for(promise, Ekfac::full());
     holds_for(promise, Embedding::full());
     holds_for(promise, Diagonal);
+    holds_for(promise, ChainSymmetric::full());
+    holds_for(promise, ChainLimit::full());
 }
 
 fn holds_for<M: Subject<f32> + Subject<f64>>(promise: &impl Promise, map: M) {
@@ -629,6 +674,8 @@ fn a_layer_whose_output_has_died_is_preconditioned_for_good() {
     check(Shifted::full());
     check(Embedding::full());
     check(Diagonal);
+    check(ChainSymmetric::full());
+    check(ChainLimit::full());
 }
 
 /// A preconditioner that owns its memory computes what one in lent memory does.

@@ -2,12 +2,15 @@
 //! a static array.
 
 use kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt, Verdict};
-use kfac_core::evidence::{Moments, OutputGradients, Patches, Rows, Sequence};
+use kfac_core::evidence::{ChainMoments, Moments, OutputGradients, Patches, Rows, Sequence};
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::eigh::{Jacobi, Qr};
 use kfac_core::linalg::{MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::losses::{Loss, Target};
-use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, RowsMap, Shifted};
+use kfac_core::map::{
+    ChainLimit, ChainSymmetric, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Map, RowsMap,
+    Shifted,
+};
 use kfac_core::memory::{Memory, Moment, rows_scratch_len, scratch_len, state_len};
 use kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_core::schedule::Schedule;
@@ -19,7 +22,7 @@ use kfac_core::tensor::{
     TensorPreconditioner, TensorShape,
 };
 use kfac_core::tridiagonal::{self, LayerRows, MomentPair, NetworkMoments};
-use kfac_core::{LayerGradient, LayerShape, Preconditioner, Tridiagonal};
+use kfac_core::{LayerError, LayerGradient, LayerShape, Preconditioner, Tridiagonal};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Mutex;
@@ -177,6 +180,21 @@ fn finished_moments_allocate_nothing() {
     let add = || kfac.observe(CASES).add_moments(0, Moments { a, g, positions: 1.0 }, &mut scratch);
     let (added, allocations) = allocations_of(add);
     assert_eq!((added, allocations), (Ok(()), 0));
+
+    let mut memory = Memory::<f64, { numbers_len::<f64, ChainSymmetric>() }, 3>::new();
+    let mut scratch = [0.0; needed_scratch::<f64, ChainSymmetric>()];
+    let map = ChainSymmetric::full();
+    let mut kfac = Preconditioner::new(&NET, map, Reproducible, memory.borrow()).unwrap();
+    let moments = ChainMoments { a, a_lag: a, g, g_lag: g, lengths: &[(3, 0.5), (90, 0.5)] };
+    let add = || {
+        kfac.observe(CASES).add_chain_moments(0, moments, &mut scratch)?;
+        kfac.refresh(&mut scratch)?;
+        assert!(
+            kfac.lag_moment(0, Side::Input).is_some() && kfac.chain_eigenvalues(0, Side::Output).is_some()
+        );
+        Ok(())
+    };
+    assert_eq!(allocations_of(add), (Ok::<(), LayerError>(()), 0));
 }
 
 /// At two cases of the first layer, 3 x 5, `Eigenbasis` goes by the rows and `Factored` by the gradient.
@@ -392,3 +410,5 @@ fn no_verb_of_tensors_allocates() {
     let road = || whole_road_of_tensors(SOAP, &mut memory, &mut scratch, &mut [0; SOAP_SAVED]);
     assert_eq!(allocations_of(road).1, 0, "soap");
 }
+no_verb_allocates!(no_verb_of_a_symmetric_chain_allocates, ChainSymmetric<Qr>, ChainSymmetric::full());
+no_verb_allocates!(no_verb_of_the_limit_of_a_chain_allocates, ChainLimit<Qr>, ChainLimit::full());

@@ -16,7 +16,7 @@ use cases::{for_each_case, for_each_tensor_case};
 use chain::chain_room;
 use job::{Failed, Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
-use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
 use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
 use tensors::tensor_room;
 

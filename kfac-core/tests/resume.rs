@@ -10,7 +10,9 @@ use kfac_core::error::SettingError;
 use kfac_core::linalg::eigh::Jacobi;
 use kfac_core::linalg::eigh::jacobi::Budget;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
-use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted};
+use kfac_core::map::{
+    ChainLimit, ChainSymmetric, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted,
+};
 use kfac_core::memory::state_len;
 use kfac_core::recipe::{AdaptiveProgress, AdaptiveStep, ResumeError};
 use kfac_core::saved::saved_len;
@@ -72,6 +74,8 @@ fn a_run_that_was_interrupted_after_any_step_continues_to_the_bit() {
     with_map(Ekfac::full());
     with_map(Embedding::full());
     with_map(Diagonal);
+    with_map(ChainSymmetric::full());
+    with_map(ChainLimit::full());
     // Bases that are not converged, each going on from the last.
     with_map(Eigenbasis::bounded(1));
 }
@@ -123,6 +127,7 @@ fn a_saved_state_is_as_long_as_promised_and_little_else_than_the_numbers() {
     check::<f32, _>(Factored);
     check::<f64, _>(Eigenbasis::full());
     check::<f64, _>(Shifted::full());
+    check::<f32, _>(ChainSymmetric::full());
 }
 
 #[test]

@@ -48,15 +48,10 @@ pub struct Trace<T> {
 /// # Source
 /// Martens and Grosse 2015, section 6.3, arXiv:1503.05671.
 pub fn split_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<Split<T>, DampingError> {
-    for factor in [a, g] {
-        let valid = factor.trace.is_finite() && factor.trace >= T::ZERO;
-        if !valid {
-            return Err(DampingError::Trace(factor.trace.to_f64()));
-        }
-    }
-    let gamma = lambda.sqrt();
+    check_traces(a, g)?;
+    let replace = Split::Replace { gamma: lambda.sqrt() };
     if a.trace == T::ZERO || g.trace == T::ZERO {
-        return Ok(Split::Replace { gamma });
+        return Ok(replace);
     }
     // Of two factors of size 1 the larger one hands over, so that the quotient stays in range.
     let from_a = a.size == 1 && (g.size != 1 || a.trace >= g.trace);
@@ -64,18 +59,46 @@ pub fn split_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<S
         let unshifted = if from_a { a.trace } else { g.trace };
         let shift = lambda / unshifted;
         if !shift.is_finite() || !is_invertible(unshifted) {
-            return Ok(Split::Replace { gamma });
+            return Ok(replace);
         }
         let [input, output] = if from_a { [T::ZERO, shift] } else { [shift, T::ZERO] };
         return Ok(Split::Shift { input, output });
     }
+    balance_damping(a, g, lambda)
+}
+
+/// [`split_damping`] without its rule for a factor of size 1: `π` says it for factors of every size.
+///
+/// The recurrent chains take this one. A lone number that carries no shift makes the damping of one product `A (x) G`
+/// exact, and nothing of a sum over pairs of steps.
+///
+/// # Units
+/// `lambda`: that of an eigenvalue of `A (x) G`, positive.
+/// # Errors
+/// [`DampingError::Trace`] carries a trace that is negative or not finite.
+/// # Source
+/// Martens and Grosse 2015, section 6.3, arXiv:1503.05671.
+pub fn balance_damping<T: Scalar>(a: Trace<T>, g: Trace<T>, lambda: T) -> Result<Split<T>, DampingError> {
+    check_traces(a, g)?;
+    let gamma = lambda.sqrt();
     let root_mean = |factor: Trace<T>| (factor.trace / T::from_usize(factor.size)).sqrt();
     let pi = root_mean(a) / root_mean(g);
     let (input, output) = (pi * gamma, gamma / pi);
+    // A factor of trace 0 makes `π` zero, infinite or NaN.
     if !is_invertible(input) || !is_invertible(output) {
         return Ok(Split::Replace { gamma });
     }
     Ok(Split::Shift { input, output })
+}
+
+fn check_traces<T: Scalar>(a: Trace<T>, g: Trace<T>) -> Result<(), DampingError> {
+    for factor in [a, g] {
+        let valid = factor.trace.is_finite() && factor.trace >= T::ZERO;
+        if !valid {
+            return Err(DampingError::Trace(factor.trace.to_f64()));
+        }
+    }
+    Ok(())
 }
 
 /// Are the number and its inverse finite?
@@ -132,6 +155,20 @@ mod tests {
             split_damping(trace(4.0, 1), trace(0.5, 1), 0.1),
             Ok(Split::Shift { input: 0.0, output: 0.025 })
         );
+    }
+
+    #[test]
+    fn balanced_damping_shifts_a_factor_of_size_one_as_any_other() {
+        // π = √(4 / 9), γ = 0.2.
+        let split = balance_damping(trace(4.0, 1), trace(18.0, 2), 0.04);
+        let Ok(Split::Shift { input, output }) = split else { panic!("{split:?}") };
+        assert!((input - 0.4 / 3.0).abs() < 1e-16 && (output - 0.3).abs() < 1e-16, "{input} {output}");
+        for (a, g) in
+            [(trace(0.0, 1), trace(3.0, 2)), (trace(1.0, 2), trace(0.0, 1)), (trace(0.0, 2), trace(0.0, 2))]
+        {
+            assert_eq!(balance_damping(a, g, 0.04), Ok(Split::Replace { gamma: 0.2 }));
+        }
+        assert_eq!(balance_damping(trace(-1.0, 3), trace(1.0, 2), 0.1), Err(DampingError::Trace(-1.0)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod tokens;
 
 pub use cases::Evidence;
 pub use gradients::OutputGradients;
-pub use moments::Moments;
+pub use moments::{ChainMoments, Moments};
 pub use normalised::Normalised;
 pub use patches::Patches;
 pub use reduced::Reduced;

@@ -7,7 +7,7 @@ use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Method};
 use kfac_linalg::product::{Accumulate, dot, gemm};
-use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
 
 /// Scratch of [`decompose`], less the solver's: the factor, and the new eigenvectors and eigenvalues until they are known
 /// to be good.
@@ -72,39 +72,42 @@ pub(crate) fn in_eigenbases<T: Scalar, K: Kernel<T>>(
     kernel: K,
     layer: &LayerState<'_, T>,
     v: &mut [T],
-    mut scratch: &mut [T],
+    scratch: &mut [T],
     divide: impl FnOnce(&mut [T]),
 ) -> Result<(), MapError> {
-    let (n, m) = (layer.input.size, layer.output.size);
-    let qa = MatRef::row_major(layer.input.square, n, n)?;
-    let qg = MatRef::row_major(layer.output.square, m, m)?;
-    let half = take(&mut scratch, m * n)?;
-    let replace = Accumulate::Replace(T::ONE);
-
-    let into = MatMut::row_major(half, m, n)?;
-    gemm(kernel, into, replace, qg.transposed(), MatRef::row_major(v, m, n)?, scratch)?;
-    let into = MatMut::row_major(v, m, n)?;
-    gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa, scratch)?;
+    let bases = bases(layer, 0)?;
+    sandwich(kernel, bases.map(MatRef::transposed), Accumulate::Replace(T::ONE), v, scratch)?;
     divide(v);
-    leave_eigenbases(kernel, layer, v, half, scratch)
+    sandwich(kernel, bases, Accumulate::Replace(T::ONE), v, scratch)
 }
 
-/// `V <- Q_G V Q_Aᵀ`; `half`: `m n` numbers.
-fn leave_eigenbases<T: Scalar, K: Kernel<T>>(
+/// Square number `index` of the gradient side and of the input side.
+pub(super) fn bases<'a, T: Scalar>(
+    layer: &'a LayerState<'_, T>,
+    index: usize,
+) -> Result<[MatRef<'a, T>; 2], ShapeError> {
+    let square = |side: &'a SideState<'_, T>| {
+        let n = side.size;
+        MatRef::row_major(&side.square[index * n * n..], n, n)
+    };
+    Ok([square(&layer.output)?, square(&layer.input)?])
+}
+
+/// `V <- scale P V Qᵀ` or `V <- V + scale P V Qᵀ`, for `[P, Q]` of the gradient side and of the input side. Takes the scratch of
+/// [`ROTATION`].
+pub(super) fn sandwich<T: Scalar, K: Kernel<T>>(
     kernel: K,
-    layer: &LayerState<'_, T>,
+    [left, right]: [MatRef<'_, T>; 2],
+    accumulate: Accumulate<T>,
     v: &mut [T],
-    half: &mut [T],
-    scratch: &mut [T],
+    mut scratch: &mut [T],
 ) -> Result<(), MapError> {
-    let (n, m) = (layer.input.size, layer.output.size);
-    let qa = MatRef::row_major(layer.input.square, n, n)?;
-    let qg = MatRef::row_major(layer.output.square, m, m)?;
-    let replace = Accumulate::Replace(T::ONE);
+    let (m, n) = (left.rows(), right.rows());
+    let half = take(&mut scratch, m * n)?;
     let into = MatMut::row_major(half, m, n)?;
-    gemm(kernel, into, replace, qg, MatRef::row_major(v, m, n)?, scratch)?;
-    let into = MatMut::row_major(v, m, n)?;
-    Ok(gemm(kernel, into, replace, MatRef::row_major(half, m, n)?, qa.transposed(), scratch)?)
+    gemm(kernel, into, Accumulate::Replace(T::ONE), left, MatRef::row_major(v, m, n)?, scratch)?;
+    let half = MatRef::row_major(half, m, n)?;
+    Ok(gemm(kernel, MatMut::row_major(v, m, n)?, accumulate, half, right.transposed(), scratch)?)
 }
 
 /// `U <- Q_G [divide((1/b) (D Q_G)ᵀ (X Q_A))] Q_Aᵀ`, and the sums, which a rotation leaves as they are.
@@ -112,25 +115,26 @@ pub(super) fn rows_in_eigenbases<T: Scalar, K: Kernel<T>>(
     kernel: K,
     layer: &LayerState<'_, T>,
     rows: BatchRows<'_, T>,
-    mut scratch: &mut [T],
+    scratch: &mut [T],
     divide: impl FnOnce(&mut [T]),
 ) -> Result<Option<RowProducts<T>>, MapError> {
     let (n, m, b) = (layer.input.size, layer.output.size, rows.inputs.rows());
-    let qa = MatRef::row_major(layer.input.square, n, n)?;
-    let qg = MatRef::row_major(layer.output.square, m, m)?;
-    let half = take(&mut scratch, m * n)?;
-    let (x, d) = (take(&mut scratch, b * n)?, take(&mut scratch, b * m)?);
-    let one = Accumulate::Replace(T::ONE);
-
-    gemm(kernel, MatMut::row_major(x, b, n)?, one, rows.inputs, qa, scratch)?;
-    gemm(kernel, MatMut::row_major(d, b, m)?, one, rows.gradients, qg, scratch)?;
-    let (x, d, share) = (MatRef::row_major(x, b, n)?, MatRef::row_major(d, b, m)?, rows.share());
+    let bases = bases(layer, 0)?;
+    let (share, [qg, qa], one) = (rows.share(), bases, Accumulate::Replace(T::ONE));
     let u = rows.u;
-    gemm(kernel, MatMut::row_major(u, m, n)?, Accumulate::Replace(share), d.transposed(), x, scratch)?;
-    half.copy_from_slice(u);
-    divide(u);
-    let products = RowProducts { inner: dot(half, u)?, gradient_squares: dot(half, half)? };
-    leave_eigenbases(kernel, layer, u, half, scratch)?;
+    let products = {
+        let mut scratch = &mut *scratch;
+        let v = take(&mut scratch, m * n)?;
+        let (x, d) = (take(&mut scratch, b * n)?, take(&mut scratch, b * m)?);
+        gemm(kernel, MatMut::row_major(x, b, n)?, one, rows.inputs, qa, scratch)?;
+        gemm(kernel, MatMut::row_major(d, b, m)?, one, rows.gradients, qg, scratch)?;
+        let (x, d) = (MatRef::row_major(x, b, n)?, MatRef::row_major(d, b, m)?);
+        gemm(kernel, MatMut::row_major(u, m, n)?, Accumulate::Replace(share), d.transposed(), x, scratch)?;
+        v.copy_from_slice(u);
+        divide(u);
+        RowProducts { inner: dot(v, u)?, gradient_squares: dot(v, v)? }
+    };
+    sandwich(kernel, bases, one, u, scratch)?;
     // Out of range: whether `V` is, too, only `V` itself can say.
     let is_in_range = products.inner.is_finite() && products.gradient_squares.is_finite();
     Ok(is_in_range.then_some(products))

@@ -10,6 +10,8 @@
 //! | [`Ekfac`] | the same with the second moment of `Q_Gᵀ ∇w Q_A` over the cases in place of `d_G d_Aᵀ` |
 //! | [`Embedding`] | `Q_G [(Q_Gᵀ V) / (d_G aᵀ + λ)]` with `a = diag(A)`, for inputs that are tokens |
 //! | [`Diagonal`] | `V / (s + λ)` with `s` the second moment of `∇w` over the cases, for scales and shifts |
+//! | [`ChainSymmetric`] | `L_G [(L_Gᵀ V L_A) ∘ T/D(ψ_G ψ_Aᵀ)] L_Aᵀ`, a weight used at every step of a sequence |
+//! | [`ChainLimit`] | the same for long sequences, exact in their limit: see [`chain`] |
 //!
 //! These work on one layer at a time. [`Tridiagonal`](crate::Tridiagonal), `u = Ξᵀ Λ Ξ v`, couples neighbours, and is no map
 //! but a preconditioner of its own.
@@ -18,6 +20,7 @@
 
 mod basis;
 mod case_gradients;
+pub mod chain;
 mod diagonal;
 mod eigenbasis;
 mod ekfac;
@@ -27,6 +30,7 @@ mod rows;
 mod shifted;
 
 pub(crate) use basis::in_eigenbases;
+pub use chain::{ChainLimit, ChainMap, ChainSymmetric};
 pub use diagonal::Diagonal;
 pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
@@ -133,15 +137,21 @@ pub trait SpectralMap<T: Scalar>: Map<T> {
     fn curvature(layer: &LayerState<'_, T>, place: [usize; 2]) -> T;
 }
 
-/// What a map learns of single cases, beside the factors: kept in the first matrix of [`Layout::per_weight`].
+/// What a map learns of single cases, beside the factors, and where that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PerCase {
     /// Nothing.
     Nothing,
-    /// The squares of each case's gradient: a sum with the weight of that of `G`.
+    /// The squares of each case's gradient: a sum with the weight of that of `G`, in the first matrix of
+    /// [`Layout::per_weight`].
     Squares,
-    /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`.
+    /// The squares of each case's gradient, rotated into the eigenbases: a sum with the weight of that of `G`, in the first
+    /// matrix of [`Layout::per_weight`].
     RotatedSquares,
+    /// Products of neighbouring positions `x_t x_{t-1}ᵀ`: a sum with the weight of the moment of its side, in the first
+    /// square of [`SideLayout::square`](crate::memory::SideLayout::square). With them the
+    /// [lengths](crate::statistics::lengths), in [`Layout::per_layer`], if there is any.
+    Lags,
 }
 
 impl PerCase {
@@ -229,6 +239,8 @@ pub enum Routine {
     Eigh(Method),
     /// That of the output side alone, with two squares and a vector of its size.
     OutputBasis(Method),
+    /// The same, and products of square matrices, of either side.
+    Chain(Method),
     /// That of the smaller side, and the reduction of the larger one to tridiagonal form.
     Reduction(Method),
     /// [`Products`](Self::Products), and the shifted systems of the larger side for every row of the smaller.
@@ -339,6 +351,18 @@ pub enum MapError {
         /// Its largest element, as far as it can be said.
         largest: f64,
     },
+    /// A pair of directions of a chain adds up to nothing, so that it cannot be divided by.
+    ChainWeight {
+        /// The product of the correlations of neighbouring steps, of inputs and of gradients.
+        correlation: f64,
+        /// What it would be divided by.
+        weight: f64,
+    },
+    /// The sequences of a chain have no length.
+    Lengths {
+        /// Their positions, weighted.
+        positions: f64,
+    },
     /// Finite factors gave an inverse that is not.
     NotFinite {
         /// Which factor.
@@ -402,6 +426,15 @@ impl fmt::Display for MapError {
                 write!(f, "the second moment of the gradients in the eigenbasis is not finite: {largest:e}")
             }
             Self::Axis { axis, error } => write!(f, "axis {axis}: {error}"),
+            Self::ChainWeight { correlation, weight } => {
+                write!(
+                    f,
+                    "steps of correlation {correlation:e} have the weight {weight:e}, which has no inverse"
+                )
+            }
+            Self::Lengths { positions } => {
+                write!(f, "the sequences have {positions:e} positions, which no evidence leaves")
+            }
             Self::Scratch(error) => error.fmt(f),
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }

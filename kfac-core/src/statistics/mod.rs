@@ -11,6 +11,12 @@
 //! A case without a valid position, a sequence of length 0, is no case: it is among those that `observe` was
 //! announced, and weighs nothing in either factor.
 //!
+//! A map of [chains](crate::map::chain) keeps beside each moment that of neighbouring positions, `Σ x_t x_{t-1}ᵀ`, the later
+//! one on the left: it decays with the moment and has its weight, so that `T` positions give `T` terms to one and `T - 1`
+//! to the other, as if zeros surrounded every case. Only so is `[X₀ X₁; X₁ᵀ X₀]` positive semidefinite, and no correlation
+//! above 1. Neighbours are positions of a case that follow each other and are both valid. The lengths are kept as
+//! [`lengths`] says.
+//!
 //! A case that is added alone in an update of `N` is a share of `(1 - decay) / N` in a sum of order 1. In `f32` its
 //! rounding can be as large as `EPSILON / 2`: over inputs that vary the roundings cancel, but a constant one, as the
 //! bias, can be off by `EPSILON / 2 * N / (1 - decay)` of itself (0.6 % for `N = 1000` and a decay of 0.99, where it is
@@ -21,3 +27,5 @@
 pub mod average;
 pub(crate) mod factor;
 pub mod kfra;
+pub(crate) mod lag;
+pub mod lengths;

@@ -3,7 +3,9 @@
 use kfac_core::LayerErrorKind;
 use kfac_core::error::Quantity;
 use kfac_core::linalg::{Scalar, ShapeError};
-use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted};
+use kfac_core::map::{
+    ChainLimit, ChainSymmetric, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap, Factored, Shifted,
+};
 
 /// Runs a body for every map and number type.
 pub trait Body {
@@ -24,6 +26,10 @@ pub fn for_every_map(body: &impl Body) {
     body.run::<f32, _>(Embedding::full());
     body.run::<f64, _>(Diagonal);
     body.run::<f32, _>(Diagonal);
+    body.run::<f64, _>(ChainSymmetric::full());
+    body.run::<f32, _>(ChainSymmetric::full());
+    body.run::<f64, _>(ChainLimit::full());
+    body.run::<f32, _>(ChainLimit::full());
 }
 
 /// A number whose square overflows, though it does not.

@@ -64,6 +64,17 @@ impl Matrix {
         self.data.chunks(self.cols).map(|row| dot(row, x)).collect()
     }
 
+    /// `A B`.
+    pub fn times_matrix(&self, b: &Self) -> Self {
+        assert_eq!(self.cols, b.rows);
+        let term = |i: usize, j: usize| (0..self.cols).map(|k| self.at(i, k) * b.at(k, j)).sum();
+        Self::from_fn(self.rows, b.cols, term)
+    }
+
+    pub fn transposed(&self) -> Self {
+        Self::from_fn(self.cols, self.rows, |i, j| self.at(j, i))
+    }
+
     /// `A⁻¹ x` by Gaussian elimination with partial pivoting.
     pub fn solve(&self, x: &[f64]) -> Vec<f64> {
         let n = self.rows;

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
 
 pub mod bad;
+pub mod chain;
 pub mod chain_net;
 pub mod convolution;
 pub mod dense;

@@ -17,6 +17,10 @@ macro_rules! for_each_case {
         $run!("embedding-f64", f64, Embedding<Qr>, Embedding::full());
         $run!("diagonal-f32", f32, Diagonal, Diagonal);
         $run!("diagonal-f64", f64, Diagonal, Diagonal);
+        $run!("chain-symmetric-f32", f32, ChainSymmetric<Qr>, ChainSymmetric::full());
+        $run!("chain-symmetric-f64", f64, ChainSymmetric<Qr>, ChainSymmetric::full());
+        $run!("chain-limit-f32", f32, ChainLimit<Qr>, ChainLimit::full());
+        $run!("chain-limit-f64", f64, ChainLimit<Qr>, ChainLimit::full());
     };
 }
 pub(crate) use for_each_case;

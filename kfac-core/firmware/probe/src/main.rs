@@ -30,7 +30,7 @@ use chain::chain_room;
 use core::ffi::c_int;
 use job::{Room, room};
 use kfac_core::linalg::eigh::{Jacobi, Qr};
-use kfac_core::map::{Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
+use kfac_core::map::{ChainLimit, ChainSymmetric, Diagonal, Eigenbasis, Ekfac, Embedding, Factored, Shifted};
 use kfac_core::tensor::{BasisRefresh, Shampoo, Soap};
 use tensors::tensor_room;
 
