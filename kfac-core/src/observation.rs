@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{ChainMoments, Evidence, Inputs, Moments, OutputGradients};
-use crate::map::{ChainMap, FactorMap, MomentMap, PerCase};
+use crate::map::{ChainMap, FactorMap, MomentMap};
 use crate::memory::{LayerSlot, observe_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
@@ -54,17 +54,10 @@ impl<T: Scalar, M: FactorMap<T>, K: Kernel<T>> Observation<'_, '_, T, M, K> {
         for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
             update.expect_room(state.side(side).magnitude(), traces)?;
         }
-        match M::PER_CASE {
-            PerCase::Nothing => (),
-            PerCase::Squares | PerCase::RotatedSquares => {
-                update.expect_room_for_squares(state.per_weight, &checked.traces)?
-            }
-            PerCase::Lags => {
-                // No product of neighbours exceeds the larger of their squares: the trace bounds what is added.
-                for (side, traces) in Side::BOTH.into_iter().zip(&checked.traces) {
-                    update.expect_room(largest_magnitude(state.side(side).lag()), traces)?;
-                }
-            }
+        // A lag sum needs no room of its own: no entry exceeds the trace of what is added to the moment, nor a quarter of the
+        // largest number where it was handed in, and no average of two numbers is larger than both of them.
+        if M::PER_CASE.is_squares() {
+            update.expect_room_for_squares(state.per_weight, &checked.traces)?;
         }
 
         let scale = update.per_case;
@@ -348,11 +341,6 @@ pub(crate) fn add_moment<T: Scalar>(mut sum: PackedMut<'_, T>, scale: T, moment:
     }
 }
 
-/// The largest magnitude of finite numbers.
-fn largest_magnitude<T: Scalar>(numbers: &[T]) -> T {
-    numbers.iter().fold(T::ZERO, |most, number| most.maximum(number.abs()))
-}
-
 /// What an `add` does to the sums: `S <- keep S + per_case Σ_cases`.
 pub(crate) struct Update<T> {
     /// `k`, counting this update.
@@ -395,7 +383,7 @@ impl<T: Scalar> Update<T> {
     /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares, and it is
     /// squared before it is scaled.
     fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
-        let present = largest_magnitude(sums);
+        let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
         let [inputs, gradients] = added;
         let squares = gradients.bounded(inputs.sum() * gradients.sum())?;
         gradients.bounded(self.keep * present + self.per_case * squares).map(|_| ())

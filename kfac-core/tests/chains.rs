@@ -734,26 +734,93 @@ fn refused_chain_moments_leave_their_layer_as_it_was_and_say_what_is_wrong() {
     check::<f32, _>(ChainLimit::full());
 }
 
-/// A lag moment from outside may be near the end of the range where the moment of its side is not.
+/// A lag moment from outside at the end of what is accepted, and then sequences at the end of theirs.
 #[test]
-fn sequences_under_which_a_lag_sum_could_overflow_are_refused() {
+fn lag_sums_at_the_end_of_the_range_stay_finite_for_good() {
     let net = [LayerShape::dense(2, 2).without_bias()];
     let mut room = Room::<f32>::new::<ChainLimit, Reproducible>(&net);
     let (kfac, scratch) = room.precondition(&net, ChainLimit::full(), Reproducible);
     let mut kfac = kfac.with_decay(0.99).unwrap();
-    let (eye, large) = ([1.0, 0.0, 0.0, 1.0], [0.0, -7e37, 0.0, 0.0]);
+    let (eye, large) = ([1.0, 0.0, 0.0, 1.0], [0.0, 8.5e37, 0.0, 0.0]);
     let [eye, large] = [&eye, &large].map(|x| MatRef::row_major(x, 2, 2).unwrap());
     let moments = ChainMoments { a: eye, a_lag: large, g: eye, g_lag: eye, lengths: &[(1, 1.0)] };
     kfac.observe(1).add_chain_moments(0, moments, scratch).unwrap();
-    let before = saved(&kfac);
-    let rows = [1.0e19_f32; 4];
-    let rows = MatRef::row_major(&rows, 2, 2).unwrap();
-    let ones = [1.0_f32; 4];
+    let (rows, ones) = ([4.5e18_f32; 4], [1.0_f32; 4]);
+    let rows = Sequence::new(MatRef::row_major(&rows, 2, 2).unwrap(), 2).unwrap();
     let g = OutputGradients::per_case(MatRef::row_major(&ones, 2, 2).unwrap());
-    let refused = kfac.observe(1).add(0, &Sequence::new(rows, 2).unwrap(), g, scratch);
-    let kind = LayerErrorKind::Overflow { quantity: Quantity::Inputs, largest: f64::from(1.0e19_f32) };
-    assert_eq!(refused, Err(LayerError { layer: 0, kind }));
-    assert_eq!(saved(&kfac), before);
+    for _ in 0..200 {
+        let mut observation = kfac.observe(2);
+        (0..2).for_each(|_| observation.add(0, &rows, g, scratch).unwrap());
+        assert!(lag_moment(&kfac, 0, Side::Input).data.iter().all(|x| x.is_finite()));
+    }
+}
+
+/// Moments of a batch count as the batch does, among batches of other lengths: with counts for shares.
+#[test]
+fn finished_chain_moments_weigh_as_much_as_the_sequences_that_they_are_of() {
+    fn check<M: ChainMap<f64>>(map: M) {
+        let batches = [(&[5, 1, 40], 10), (&[2, 2, 64], 20), (&[1, 9, 9], 30)]
+            .map(|(lengths, seed)| Batch::<f64>::new(lengths, seed));
+        let run = |is_finished: [bool; 3]| {
+            let mut room = Room::<f64>::new::<M, Reproducible>(&NET);
+            let (kfac, scratch) = room.precondition(&NET, map, Reproducible);
+            let mut kfac = kfac.with_decay(0.6).unwrap();
+            kfac.set_damping(LAMBDA).unwrap();
+            let mut found = vec![];
+            for (batch, is_finished) in batches.iter().zip(is_finished) {
+                if is_finished {
+                    let over = |side, lag, count: f64| batch.sum(side, lag).scaled(1.0 / count).data;
+                    let [a, a_lag] = [0, 1].map(|lag| over(Side::Input, lag, batch.positions()));
+                    let [g, g_lag] = [0, 1].map(|lag| over(Side::Output, lag, 3.0));
+                    let [a, a_lag] = [&a, &a_lag].map(|x| MatRef::row_major(x, 5, 5).unwrap());
+                    let [g, g_lag] = [&g, &g_lag].map(|x| MatRef::row_major(x, 3, 3).unwrap());
+                    let lengths: Vec<(usize, f64)> =
+                        batch.lengths.iter().map(|&length| (length, 1.0)).collect();
+                    let moments = ChainMoments { a, a_lag, g, g_lag, lengths: &lengths };
+                    kfac.observe(3).add_chain_moments(0, moments, scratch).unwrap();
+                } else {
+                    batch.observe(&mut kfac, &[3], scratch);
+                }
+                kfac.refresh(scratch).unwrap();
+                for side in Side::BOTH {
+                    found.push(factor(&kfac, 0, side).data);
+                    found.push(lag_moment(&kfac, 0, side).data);
+                }
+                found.push(precondition(&mut kfac, scratch));
+            }
+            found
+        };
+        let want = run([false; 3]);
+        for is_finished in [[true, false, false], [false, true, false], [true; 3]] {
+            for (found, want) in run(is_finished).iter().zip(&want) {
+                assert_close(&format!("{} {is_finished:?}", M::NAME), found, want, 1e-11);
+            }
+        }
+    }
+    check(exact_symmetric());
+    check(ChainLimit::full());
+}
+
+/// `G = diag(1.5, -0.5)`, `A = 2`: `π = 2`, and what is left of the negative one is the damping.
+#[test]
+fn negative_eigenvalues_of_a_moment_count_as_zero() {
+    fn check<M: ChainMap<f64>>(map: M) {
+        let net = [LayerShape::dense(1, 2).without_bias()];
+        let mut room = Room::<f64>::new::<M, Reproducible>(&net);
+        let (mut kfac, scratch) = room.precondition(&net, map, Reproducible);
+        let (a, g, zeros) = ([2.0], [1.5, 0.0, 0.0, -0.5], [0.0; 4]);
+        let view = |x, n| MatRef::row_major(x, n, n).unwrap();
+        let (a, a_lag, g, g_lag) = (view(&a, 1), view(&zeros, 1), view(&g, 2), view(&zeros, 2));
+        let moments = ChainMoments { a, a_lag, g, g_lag, lengths: &[(3, 1.0)] };
+        kfac.observe(1).add_chain_moments(0, moments, scratch).unwrap();
+        kfac.set_damping(0.25).unwrap();
+        kfac.refresh(scratch).unwrap();
+        let mut u = [1.0, 1.0];
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        assert_close(M::NAME, &u, &[1.0 / (3.0 * 1.75), 1.0 / (3.0 * 0.25)], 1e-14);
+    }
+    check(ChainSymmetric::full());
+    check(ChainLimit::full());
 }
 
 /// With sequences: lag sums, lengths and what they gave are all in the saved state.

@@ -1,5 +1,7 @@
 //! Recurrent weights: the steps of a sequence are a chain, not independent.
 //!
+//! For layers whose positions are steps of a sequence, in order; the places of an image are no chain.
+//!
 //! A weight that is used at steps `1..T` has the gradient `Σ_t g_t ā_tᵀ`, and its Fisher block is a sum over all *pairs* of
 //! steps. With inputs and output gradients as two independent, stationary, linear Gaussian chains, what steps at a
 //! distance `d` have in common is the `d`-th power of what neighbours have: `E[x_t x_{t-d}ᵀ] = (X₁ X₀⁻¹)^d X₀`, and the inverse of
