@@ -18,7 +18,7 @@ use kfac_linalg::{Kernel, Scalar};
 ///
 /// # Source
 /// Becker and LeCun 1989, "Improving the convergence of back-propagation learning with second order methods", for the
-/// diagonal; Martens 2020, arXiv:1412.1193, section 11, for the empirical and the true Fisher's.
+/// diagonal; Martens 2020, arXiv:1412.1193, section 11, for that of a Fisher matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Diagonal;
 

@@ -21,7 +21,8 @@
 //! rounding can be as large as `EPSILON / 2`: over inputs that vary the roundings cancel, but a constant one, as the
 //! bias, can be off by `EPSILON / 2 * N / (1 - decay)` of itself (0.6 % for `N = 1000` and a decay of 0.99, where it is
 //! measured as 0.14 %; 17 % are measured at `N / (1 - decay) = 1e7`). Cases that are added together are summed 16 or more
-//! at a time before they join the sum, which makes it as many times less. `w` stays exact: rounding it like the constant
+//! at a time before they join the sum, which makes it as many times less (a diagonal alone is summed row by row: the bound
+//! counts positions there). `w` stays exact: rounding it like the constant
 //! input puts that one right and every other moment wrong, by as much.
 
 pub mod average;
