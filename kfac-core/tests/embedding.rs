@@ -7,7 +7,7 @@ use common::layer::OneLayer;
 use common::{Room, random, saved, widened};
 use kfac_core::evidence::{EvidenceError, Inputs, OutputGradients, Reduced, Sequence, Tokens};
 use kfac_core::linalg::{Fast, Kernel, MatRef, Reproducible, Scalar, ShapeError};
-use kfac_core::map::{Diagonal, Eigenbasis, Embedding, Factored, Map};
+use kfac_core::map::{Diagonal, Eigenbasis, Embedding, Factored, Map, MapError};
 use kfac_core::memory::{scratch_len, state_len};
 use kfac_core::{LayerError, LayerErrorKind, LayerShape};
 
@@ -284,4 +284,22 @@ fn a_vocabulary_of_fifty_thousand_takes_memory_in_proportion() {
     }
     check(Reproducible);
     check(Fast::detect());
+}
+
+/// `a` and `d_G` fit into `f32`, their product does not: `V` over infinity would be 0.
+#[test]
+fn curvature_without_a_finite_product_is_refused_and_not_taken_for_infinite() {
+    let net = [SHAPE];
+    let mut room = Room::<f32>::new::<Embedding, Reproducible>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, Embedding::full(), Reproducible);
+    let (a, g) = ([1e10_f32; VOCABULARY], [1e10_f32; 3]);
+    let a = Sequence::new(MatRef::row_major(&a, 1, VOCABULARY).unwrap(), 1).unwrap();
+    let g = OutputGradients::per_case(MatRef::row_major(&g, 1, 3).unwrap());
+    kfac.observe(1).add(0, &a, g, scratch).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let mut u = [1.0; 18];
+    let error = kfac.precondition_flat(&mut u, scratch).unwrap_err();
+    let LayerErrorKind::Apply(MapError::Range { input, output }) = error.kind else { panic!("{error}") };
+    assert!((input / 1e20 - 1.0).abs() < 1e-6 && (output / 3e20 - 1.0).abs() < 1e-6, "{input:e} {output:e}");
+    assert_eq!(u, [1.0; 18]);
 }

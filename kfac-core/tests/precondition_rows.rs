@@ -209,49 +209,36 @@ fn where_the_rows_cancel_the_sums_are_those_of_the_gradient() {
     );
 }
 
-/// Masked cases are no cases; the report of several layers is the sum of theirs.
+/// Masked cases are no cases, by the rows (layer 5) and by the gradient (layer 0); the report of several layers is the sum
+/// of theirs.
 #[test]
 fn masked_cases_do_not_count_and_reports_add_up() {
-    when_ready(
-        (Eigenbasis::full(), Reproducible),
-        10,
-        |kfac: &mut Preconditioner<'_, f64, _, _>, scratch, rows_scratch| {
-            let batch = Batch::<f64>::new(5, 10);
-            let lengths = [1, 1, 0, 1, 1, 0, 1, 1, 1, 0];
-            let kept = |x: &[f64], width: usize| -> Vec<f64> {
-                x.chunks(width)
-                    .zip(lengths)
-                    .filter(|(_, len)| *len > 0)
-                    .flat_map(|(row, _)| row.to_vec())
-                    .collect()
-            };
-            let alone = Batch {
-                shape: NET[5],
-                cases: 7,
-                inputs: kept(&batch.inputs, 24),
-                gradients: kept(&batch.gradients, 20),
-            };
-            let rows = MatRef::row_major(&batch.inputs, 10, 24).unwrap();
+    let map = (Eigenbasis::full(), Reproducible);
+    when_ready(map, 10, |kfac: &mut Preconditioner<'_, f64, _, _>, scratch, rows_scratch| {
+        assert!(RowsRoute::Bases.is_cheaper(NET[5], 7) && !RowsRoute::Bases.is_cheaper(NET[0], 7));
+        let lengths = [1, 1, 0, 1, 1, 0, 1, 1, 1, 0];
+        let kept = |x: &[f64], width: usize| -> Vec<f64> {
+            let rows = x.chunks(width).zip(lengths).filter(|(_, len)| *len > 0);
+            rows.flat_map(|(row, _)| row.to_vec()).collect()
+        };
+        let (mut found, mut want) = (Preconditioned::NOTHING, [0.0; 2]);
+        for layer in [5, 0] {
+            let (batch, shape) = (Batch::<f64>::new(layer, 10), NET[layer]);
+            let (inputs, gradients) =
+                (kept(&batch.inputs, shape.features()), kept(&batch.gradients, shape.outputs()));
+            let alone = Batch { shape, cases: 7, inputs, gradients };
+            let rows = MatRef::row_major(&batch.inputs, 10, shape.features()).unwrap();
             let masked = Sequence::with_lengths(rows, 1, &lengths).unwrap();
             let g = OutputGradients::per_case(batch.gradients());
-            let (u, first) = precondition_rows(kfac, 5, (&masked, g), rows_scratch).unwrap();
-            let (want, first_report) = precondition(kfac, 5, &alone.v(), scratch);
-            assert_close("masked", &u, &want, 1e-12);
-
-            let second = Batch::<f64>::new(0, 3);
-            let g = OutputGradients::per_case(second.gradients());
-            let (_, report) = precondition_rows(kfac, 0, (&second.rows(), g), rows_scratch).unwrap();
-            let (_, second_report) = precondition(kfac, 0, &second.v(), scratch);
-            let mut sum = Preconditioned::NOTHING;
-            sum += first;
-            sum += report;
-            let want = [
-                first_report.inner + second_report.inner,
-                first_report.gradient_squares + second_report.gradient_squares,
-            ];
-            assert_close("sums", &[sum.inner, sum.gradient_squares], &want, 1e-12);
-        },
-    );
+            let (u, report) = precondition_rows(kfac, layer, (&masked, g), rows_scratch).unwrap();
+            let (want_u, want_report) = precondition(kfac, layer, &alone.v(), scratch);
+            assert_close(&format!("layer {layer}"), &u, &want_u, 1e-12);
+            found += report;
+            want[0] += want_report.inner;
+            want[1] += want_report.gradient_squares;
+        }
+        assert_close("sums", &[found.inner, found.gradient_squares], &want, 1e-12);
+    });
 }
 
 /// Into a weight with gaps and a bias apart.
