@@ -231,8 +231,8 @@ impl fmt::Display for StateError {
 
 impl core::error::Error for StateError {}
 
-/// What stands between head and checksum, of bytes whose head is that of this map, network and number type, whose length is
-/// `needed` and whose checksum is right.
+/// What follows the head, of bytes whose head is that of this map, network and number type, whose length is `needed` and
+/// whose checksum, the last of them, is right.
 pub(crate) fn verified_body<'b, T: Scalar>(
     bytes: &'b [u8],
     name: &'static str,
