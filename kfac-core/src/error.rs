@@ -108,10 +108,10 @@ pub enum LayerErrorKind {
     ThirdFailure(MapError),
     /// The layer's inverse could not be applied.
     Apply(MapError),
-    /// This layer and the next one are correlated by more than any two can be, for the third time in a row: no inputs and
-    /// gradients have these moments. The last good inverse stays in force.
+    /// The next layer explains more of this one's Fisher block than there is, for the third time in a row: no inputs and
+    /// gradients have these moments, or damping is too small for the precision. The last good inverse stays in force.
     Coupling {
-        /// The largest eigenvalue of the layer's block that the next one explains, as a share of the block: more than 1.
+        /// The largest share that it explains, `s_A s_G` of [`tridiagonal`](crate::tridiagonal): above 1.
         share: f64,
     },
     /// An internal step met shapes that do not fit: a defect of this library, reported instead of a panic.
@@ -280,7 +280,10 @@ impl fmt::Display for LayerErrorKind {
             Self::ThirdFailure(error) => write!(f, "the third refresh in a row failed: {error}"),
             Self::Apply(error) => write!(f, "the gradient cannot be preconditioned: {error}"),
             Self::Coupling { share } => {
-                write!(f, "the third refresh in a row failed: the next layer explains {share:e} of this one")
+                write!(
+                    f,
+                    "the third refresh in a row failed: {share:e} of its block is explained by the next layer"
+                )
             }
             Self::Internal(error) => write!(f, "internal shapes do not fit: {error}"),
         }

@@ -259,8 +259,8 @@ pub(crate) fn expect_whole(bytes: &[u8], needed: usize) -> Result<(), StateError
     if checksum == actual.value().to_le_bytes() { Ok(()) } else { Err(StateError::Checksum) }
 }
 
-/// What stands between head and checksum, of bytes whose head is that of this map, network and number type, whose length is
-/// `needed` and whose checksum is right.
+/// What follows the head, of bytes whose head is that of this map, network and number type, whose length is `needed` and
+/// whose checksum, the last of them, is right.
 pub(crate) fn verified_body<'b, T: Scalar>(
     bytes: &'b [u8],
     map: &'static str,

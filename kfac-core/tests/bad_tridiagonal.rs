@@ -343,7 +343,10 @@ fn moments_that_no_network_has_leave_the_last_inverse_in_force_and_are_returned_
         assert_eq!(kfac.refresh(scratch).unwrap().failures, 1);
     }
     let text = LayerError { layer: 0, kind: LayerErrorKind::Coupling { share: 2.5 } }.to_string();
-    assert_eq!(text, "layer 0: the third refresh in a row failed: the next layer explains 2.5e0 of this one");
+    assert_eq!(
+        text,
+        "layer 0: the third refresh in a row failed: 2.5e0 of its block is explained by the next layer"
+    );
 }
 
 #[test]

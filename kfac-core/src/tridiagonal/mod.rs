@@ -65,8 +65,8 @@ use layout::{OWN, computed_len, computed_range, next_range, own_range, statistic
 /// [module](self).
 ///
 /// The whole network is one unit: it is observed, refreshed and preconditioned together, at the damping of the last
-/// refresh, and a failed refresh leaves the whole last inverse in force. An error leaves state and gradients as if the
-/// call had not been made, but for the counts of failures.
+/// refresh. An error leaves state and gradients as if the call had not been made, but for a refresh that fails: it is that of
+/// its step, is counted, and leaves the last inverse in force.
 ///
 /// # Source
 /// Martens and Grosse 2015, arXiv:1503.05671, section 4.3 and appendix B.
