@@ -9,6 +9,7 @@ pub mod dense;
 pub mod golden;
 pub mod net;
 pub mod run;
+pub mod sequences;
 
 use dense::Matrix;
 use kfac_core::linalg::{Kernel, Scalar};
