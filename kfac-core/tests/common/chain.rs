@@ -1,11 +1,11 @@
 //! Chains, slow and obvious: the Fisher block of a recurrent weight as a sum over all pairs of steps.
 
 use super::dense::Matrix;
-use super::random;
+use super::{Room, random, widened};
 use kfac_core::damping::split::{Split, Trace, balance_damping};
 use kfac_core::evidence::ChainMoments;
-use kfac_core::linalg::{Kernel, MatRef, Scalar};
-use kfac_core::map::ChainMap;
+use kfac_core::linalg::{Fast, Kernel, MatRef, Reproducible, Scalar};
+use kfac_core::map::{ChainMap, ChainSymmetric};
 use kfac_core::shape::Side;
 use kfac_core::{LayerShape, Preconditioner};
 
@@ -144,4 +144,55 @@ pub fn lag_moment<T: Scalar, M: ChainMap<T>, K: Kernel<T>>(
 ) -> Matrix {
     let (sum, weight) = kfac.lag_moment(layer, side).unwrap();
     Matrix::from_fn(sum.rows(), sum.cols(), |i, j| sum.at(i, j).to_f64() / weight)
+}
+
+/// Next to no damping: what it adds to a moment of order 1 leaves every bit.
+pub const NO_DAMPING: f64 = 1e-37;
+
+/// The symmetric map with nothing that keeps it from being exact.
+pub fn exact_symmetric() -> ChainSymmetric {
+    ChainSymmetric::full().without_bound().without_floor()
+}
+
+/// Four inputs and three gradients, of correlations up to 0.9 and 0.8; `turn`: how far they are from symmetric.
+pub fn chains(turn: f64, lengths: &[(usize, f64)]) -> Chains {
+    Chains {
+        a: Chain::new(&[0.9, -0.7, 0.4, 0.1], turn, 3),
+        g: Chain::new(&[0.8, -0.5, 0.2], turn, 7).scaled(0.3),
+        lengths: lengths.to_vec(),
+    }
+}
+
+/// `U` of a map that is handed the moments.
+pub fn u_of_moments<T: Scalar, M: ChainMap<T>, K: Kernel<T>>(
+    map: M,
+    kernel: K,
+    chains: &Chains,
+    lambda: f64,
+    v: &[f64],
+) -> Vec<f64> {
+    let net = chains.net();
+    let mut room = Room::new::<M, K>(&net);
+    let (mut kfac, scratch) = room.precondition(&net, map, kernel);
+    chains.observe(&mut kfac, scratch);
+    kfac.set_damping(T::from_f64(lambda)).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let mut u: Vec<T> = v.iter().map(|&x| T::from_f64(x)).collect();
+    kfac.precondition_flat(&mut u, scratch).unwrap();
+    widened(&u)
+}
+
+/// `U` on both kernels in both number types, each with its tolerance.
+pub fn u_on_every_kernel<M: ChainMap<f32> + ChainMap<f64>>(
+    map: M,
+    chains: &Chains,
+    lambda: f64,
+    v: &[f64],
+) -> [(Vec<f64>, f64); 4] {
+    [
+        (u_of_moments::<f64, M, _>(map, Reproducible, chains, lambda, v), 4e3 * f64::EPSILON),
+        (u_of_moments::<f64, M, _>(map, Fast::detect(), chains, lambda, v), 4e3 * f64::EPSILON),
+        (u_of_moments::<f32, M, _>(map, Reproducible, chains, lambda, v), 4e3 * f64::from(f32::EPSILON)),
+        (u_of_moments::<f32, M, _>(map, Fast::detect(), chains, lambda, v), 4e3 * f64::from(f32::EPSILON)),
+    ]
 }

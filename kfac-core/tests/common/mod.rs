@@ -13,6 +13,7 @@ pub mod net;
 pub mod recursion;
 pub mod rows;
 pub mod run;
+pub mod sequences;
 pub mod tensor;
 
 use dense::Matrix;
