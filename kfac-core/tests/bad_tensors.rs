@@ -174,6 +174,24 @@ fn a_tensor_is_never_preconditioned_by_what_is_not_there_yet() {
     for_every_map(&NotYet);
 }
 
+/// While it warms up, the grafted method needs no root; then there must be one.
+#[test]
+fn a_warm_up_needs_no_roots_and_its_end_does() {
+    let shampoo = Shampoo::new(Accumulation::Sum { epsilon: 0.5_f64 });
+    let map = Shampoo { grafting: Grafting::Sgd, warm_up: 2, ..shampoo };
+    let mut room = TensorRoom::new(&NET, map);
+    let (mut preconditioner, scratch) = room.precondition(&NET, map, Reproducible);
+    let g = gradients::<f64>(1);
+    for _ in 0..2 {
+        preconditioner.observe(&g, scratch).unwrap();
+        let mut u = g.clone();
+        preconditioner.precondition(&mut u, scratch).unwrap();
+        assert_eq!(u, g);
+    }
+    let error = preconditioner.precondition(&mut g.clone(), scratch).unwrap_err();
+    assert_eq!(error, LayerError { layer: 0, kind: LayerErrorKind::NotReady });
+}
+
 struct ZeroGradients;
 
 impl Body for ZeroGradients {

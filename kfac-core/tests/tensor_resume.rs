@@ -4,6 +4,7 @@ mod common;
 
 use common::tensor::{TensorRoom, saved};
 use common::{bits, random};
+use kfac_core::LayerErrorKind;
 use kfac_core::linalg::eigh::Jacobi;
 use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
 use kfac_core::saved::StateError;
@@ -85,6 +86,24 @@ fn a_run_that_was_interrupted_after_any_step_continues_to_the_bit() {
     of_type::<f32, _>(Reproducible);
     of_type::<f64, _>(Fast::detect());
     of_type::<f32, _>(Fast::detect());
+}
+
+/// Two failures, a checkpoint, and the next one is the third.
+#[test]
+fn failures_are_counted_across_an_interruption() {
+    // Without an epsilon, nothing has no root.
+    let map = Shampoo::new(Accumulation::Sum { epsilon: 0.0_f64 });
+    let net = [TensorShape::new([2, 3])];
+    let (mut room, mut other) = (TensorRoom::new(&net, map), TensorRoom::new(&net, map));
+    let (mut tensors, scratch) = room.precondition(&net, map, Reproducible);
+    tensors.observe(&[[0.0; 6]], scratch).unwrap();
+    (0..2).for_each(|_| assert_eq!(tensors.refresh(scratch).unwrap().failures, 2));
+    let (mut resumed, scratch) = other.precondition(&net, map, Reproducible);
+    resumed.verify(&saved(&tensors)).unwrap().restore();
+    assert_eq!(resumed.tensor_report(0), tensors.tensor_report(0));
+    assert_eq!(resumed.tensor_report(0).unwrap().failures, 2);
+    let error = resumed.refresh(scratch).unwrap_err();
+    assert!(matches!(error.kind, LayerErrorKind::ThirdFailure(_)), "{error}");
 }
 
 /// A state to restore and its bytes.
