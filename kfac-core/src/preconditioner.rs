@@ -360,8 +360,12 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         scratch: &mut [T],
     ) -> Result<(), LayerError> {
         let layer = gradient.layer();
-        total.gradient_squares += self.gradient_squares(gradient, scratch).map_err(|kind| kind.at(layer))?;
-        total.stale_layers += usize::from(self.slots[layer].most_failures() > 0);
+        let gradient_squares = self.gradient_squares(gradient, scratch).map_err(|kind| kind.at(layer))?;
+        *total += Preconditioned {
+            inner: T::ZERO,
+            gradient_squares: Some(gradient_squares),
+            stale_layers: usize::from(self.slots[layer].most_failures() > 0),
+        };
         Ok(())
     }
 

@@ -43,22 +43,24 @@ impl RefreshReport {
 pub struct Preconditioned<T> {
     /// `Σ U·V`.
     pub inner: T,
-    /// `Σ V·V`.
-    pub gradient_squares: T,
+    /// `Σ V·V`; `None` where a layer was preconditioned from its rows in a way that does not come by it
+    /// ([`RowsRoute::Inverses`](crate::map::RowsRoute::Inverses)), and then `Σ U·V` is positive.
+    pub gradient_squares: Option<T>,
     /// Layers whose last refresh failed: they were preconditioned with an older inverse.
     pub stale_layers: usize,
 }
 
 impl<T: Scalar> Preconditioned<T> {
     /// No layer yet.
-    pub const NOTHING: Self = Self { inner: T::ZERO, gradient_squares: T::ZERO, stale_layers: 0 };
+    pub const NOTHING: Self = Self { inner: T::ZERO, gradient_squares: Some(T::ZERO), stale_layers: 0 };
 }
 
 /// Adds further layers.
 impl<T: Scalar> core::ops::AddAssign for Preconditioned<T> {
     fn add_assign(&mut self, other: Self) {
         self.inner += other.inner;
-        self.gradient_squares += other.gradient_squares;
+        let both = self.gradient_squares.zip(other.gradient_squares);
+        self.gradient_squares = both.map(|(own, others)| own + others);
         self.stale_layers += other.stale_layers;
     }
 }

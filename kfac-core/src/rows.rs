@@ -121,7 +121,7 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         for (index, row) in u.chunks_exact(width).enumerate() {
             squares.add(index, row)?;
         }
-        let gradient_squares = squares.finish()?;
+        let gradient_squares = Some(squares.finish()?);
         let (v, scratch) = scratch.split_at_mut(u.len());
         v.copy_from_slice(u);
         self.apply_map(layer, u, scratch)?;

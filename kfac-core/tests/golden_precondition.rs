@@ -288,7 +288,7 @@ fn kl_clip<T: Scalar>(case: &Case) {
     let (u, v) = (flat("u"), flat("v"));
     let products = Preconditioned {
         inner: T::from_f64(dot(&u, &v)),
-        gradient_squares: T::from_f64(dot(&v, &v)),
+        gradient_squares: Some(T::from_f64(dot(&v, &v))),
         stale_layers: 0,
     };
     let clip = KlClip::new(T::from_f64(case.number("kappa"))).unwrap();

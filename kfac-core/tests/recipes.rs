@@ -19,7 +19,8 @@ fn heavy_ball_keeps_a_share_of_the_last_step_and_goes_downhill() {
 #[test]
 fn the_clipped_rate_is_the_rate_times_the_clip() {
     let clipped = ClippedStep { rate: 0.5, clip: KlClip::new(0.04).unwrap() };
-    let of = |inner: f64| clipped.rate(&Preconditioned { inner, gradient_squares: 1.0, stale_layers: 0 });
+    let of =
+        |inner: f64| clipped.rate(&Preconditioned { inner, gradient_squares: Some(1.0), stale_layers: 0 });
     // sqrt(0.04 / (0.25 * 4)) = 0.2, and beyond the clip the rate itself.
     assert!((of(4.0).unwrap() - 0.1).abs() < 1e-16);
     assert_eq!(of(0.01), Ok(0.5));
@@ -27,7 +28,7 @@ fn the_clipped_rate_is_the_rate_times_the_clip() {
     let text = "the product of gradient and preconditioned gradient is not finite: inf";
     assert_eq!(of(f64::INFINITY).unwrap_err().to_string(), text);
     let endless = ClippedStep { rate: f64::INFINITY, ..clipped };
-    let zero = Preconditioned { inner: 0.0, gradient_squares: 0.0, stale_layers: 0 };
+    let zero = Preconditioned { inner: 0.0, gradient_squares: Some(0.0), stale_layers: 0 };
     assert_eq!(endless.rate(&zero), Err(ClipError::Rate { rate: f64::INFINITY }));
 }
 

@@ -231,7 +231,7 @@ fn against_loops<T: Scalar, K: Kernel<T>, S: Eigensolver>(kernel: K, shape: Tens
         let inner: f64 = widened(&u[0]).iter().zip(widened(&v)).map(|(u, v)| u * v).sum();
         let squares: f64 = widened(&v).iter().map(|v| v * v).sum();
         let preconditioned = report.preconditioned.unwrap();
-        close(&what, &[preconditioned.inner, preconditioned.gradient_squares], &[inner, squares]);
+        close(&what, &[preconditioned.inner, preconditioned.gradient_squares.unwrap()], &[inner, squares]);
     }
     assert_eq!(preconditioner.tensor_report(0).unwrap().preconditioned_axes, axes.len());
     assert!(preconditioner.moment(0, sides.len()).is_none() && preconditioner.moment(1, 0).is_none());

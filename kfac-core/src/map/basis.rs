@@ -132,10 +132,10 @@ pub(super) fn rows_in_eigenbases<T: Scalar, K: Kernel<T>>(
         gemm(kernel, MatMut::row_major(u, m, n)?, Accumulate::Replace(share), d.transposed(), x, scratch)?;
         v.copy_from_slice(u);
         divide(u);
-        RowProducts { inner: dot(v, u)?, gradient_squares: dot(v, v)? }
+        RowProducts { inner: dot(v, u)?, gradient_squares: Some(dot(v, v)?) }
     };
     sandwich(kernel, bases, one, u, scratch)?;
     // Out of range: whether `V` is, too, only `V` itself can say.
-    let is_in_range = products.inner.is_finite() && products.gradient_squares.is_finite();
+    let is_in_range = products.inner.is_finite() && products.gradient_squares.is_some_and(T::is_finite);
     Ok(is_in_range.then_some(products))
 }

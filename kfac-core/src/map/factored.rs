@@ -1,3 +1,4 @@
+use super::rows::BAND;
 use super::{
     BatchRows, Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed,
     Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
@@ -5,7 +6,7 @@ use super::{
 use crate::damping::split::{Split, Trace, split_damping};
 use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
-use kfac_linalg::product::{Accumulate, dot, gemm, sum_terms};
+use kfac_linalg::product::{Accumulate, gemm, sum_terms};
 use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky};
 
 /// `U = (G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹`: two inverses of positive definite matrices, damping split by `π`.
@@ -128,20 +129,25 @@ impl<T: Scalar> RowsMap<T> for Factored {
         let u = MatMut::row_major(rows.u, m, n)?;
         gemm(kernel, u, Accumulate::Replace(share), solved_d.transposed(), solved_x, scratch)?;
 
-        // `Σ_kl (d_k · d_l) (x_k · x_l) / b²`, with one of the two solved or none.
-        let mut sum = |left_d: MatRef<'_, T>, left_x: MatRef<'_, T>| -> Result<Option<T>, MapError> {
-            gemm(kernel, MatMut::row_major(of_d, b, b)?, one, left_d, d.transposed(), scratch)?;
-            gemm(kernel, MatMut::row_major(of_x, b, b)?, one, left_x, x.transposed(), scratch)?;
-            let sum = dot(of_d, of_x)?;
-            let magnitudes = sum_terms([&*of_d, &*of_x], |[d, x]| (d * x).abs())?;
-            // Each term is good to a few roundings of its own size: what is left of them must be far above that.
-            let is_meaningful = magnitudes.is_finite() && sum > T::EPSILON.sqrt() * magnitudes;
-            Ok(is_meaningful.then_some((share * sum) * share))
-        };
-        let (inner, gradient_squares) = (sum(solved_d, solved_x)?, sum(d, x)?);
-        Ok(inner
-            .zip(gradient_squares)
-            .map(|(inner, gradient_squares)| RowProducts { inner, gradient_squares }))
+        // `Σ_kl (g_k · d_l) (a_k · x_l) / b²` with `g = G⁻¹ d`, `a = A⁻¹ x`; both factors are symmetric in `k` and `l`.
+        for start in (0..b).step_by(BAND) {
+            let (rows, end) = (start..b.min(start + BAND), b.min(start + BAND));
+            for (of, solved, raw) in [(&mut *of_d, solved_d, d), (&mut *of_x, solved_x, x)] {
+                let width = raw.cols();
+                let into = MatMut::row_major(of, b, b)?.block(rows.clone(), 0..end)?;
+                let (left, right) = (solved.block(rows.clone(), 0..width)?, raw.block(0..end, 0..width)?);
+                gemm(kernel, into, one, left, right.transposed(), scratch)?;
+            }
+        }
+        let (two, mut sum, mut magnitudes) = (T::from_usize(2), T::ZERO, T::ZERO);
+        for (k, (of_d, of_x)) in of_d.chunks_exact(b).zip(of_x.chunks_exact(b)).enumerate() {
+            let (below, diagonal) = ([&of_d[..k], &of_x[..k]], of_d[k] * of_x[k]);
+            sum += two * sum_terms(below, |[d, x]| d * x)? + diagonal;
+            magnitudes += two * sum_terms(below, |[d, x]| (d * x).abs())? + diagonal.abs();
+        }
+        // Each term is good to a few roundings of its own size: what is left of them must be far above that.
+        let is_meaningful = magnitudes.is_finite() && sum > T::EPSILON.sqrt() * magnitudes;
+        Ok(is_meaningful.then_some(RowProducts { inner: (share * sum) * share, gradient_squares: None }))
     }
 }
 

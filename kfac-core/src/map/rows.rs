@@ -53,14 +53,18 @@ impl<T: Scalar> BatchRows<'_, T> {
 pub struct RowProducts<T> {
     /// `Σ U·V`.
     pub inner: T,
-    /// `Σ V·V`.
-    pub gradient_squares: T,
+    /// `Σ V·V`, where the way leads past it.
+    pub gradient_squares: Option<T>,
 }
+
+/// Rows of a triangle that are formed at once.
+pub(super) const BAND: usize = 32;
 
 /// How a map comes from `D` and `X` to `U`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsRoute {
-    /// `U = (1/b) (D G⁻¹)ᵀ (X A⁻¹)`, `Σ U·V = (1/b²) Σ (D G⁻¹ Dᵀ) ∘ (X A⁻¹ Xᵀ)`, `Σ V·V = (1/b²) Σ (D Dᵀ) ∘ (X Xᵀ)`.
+    /// `U = (1/b) (D G⁻¹)ᵀ (X A⁻¹)`, `Σ U·V = (1/b²) Σ (D G⁻¹ Dᵀ) ∘ (X A⁻¹ Xᵀ)`, of which the lower triangles are formed in bands of
+    /// [`BAND`] rows.
     Inverses,
     /// `Q_Gᵀ V Q_A = (1/b) (D Q_G)ᵀ (X Q_A)`, from where it goes on as ever.
     Bases,
@@ -75,7 +79,10 @@ impl RowsRoute {
         let sides = m.saturating_add(n);
         let of_rows = b.saturating_mul(2).saturating_mul(squares);
         let of_sums = match self {
-            Self::Inverses => b.saturating_mul(b).saturating_mul(4).saturating_mul(sides),
+            Self::Inverses => {
+                let band = if batch < BAND { b } else { BAND as u64 };
+                b.saturating_mul(b.saturating_add(band)).saturating_mul(sides)
+            }
             Self::Bases => 0,
         };
         of_rows.saturating_add(of_sums) < m.saturating_mul(n).saturating_mul(2).saturating_mul(sides)

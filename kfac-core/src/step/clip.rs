@@ -36,7 +36,8 @@ impl<T: Scalar> KlClip<T> {
         if !inner.is_finite() {
             return Err(ClipError::NotFinite { product: inner.to_f64() });
         }
-        if inner == T::ZERO && gradient_squares < T::MIN_POSITIVE / T::EPSILON {
+        if inner == T::ZERO && gradient_squares.is_some_and(|squares| squares < T::MIN_POSITIVE / T::EPSILON)
+        {
             return Ok(T::ONE);
         }
         if inner <= T::ZERO {
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     fn preconditioned(inner: f64, gradient_squares: f64) -> Preconditioned<f64> {
-        Preconditioned { inner, gradient_squares, stale_layers: 0 }
+        Preconditioned { inner, gradient_squares: Some(gradient_squares), stale_layers: 0 }
     }
 
     #[test]
@@ -127,9 +128,9 @@ mod tests {
     #[test]
     fn a_product_that_underflows_needs_no_clip() {
         let clip = KlClip::new(1e-3_f32).unwrap();
-        let tiny = Preconditioned { inner: 0.0, gradient_squares: 1e-40, stale_layers: 0 };
+        let tiny = Preconditioned { inner: 0.0, gradient_squares: Some(1e-40), stale_layers: 0 };
         assert_eq!(clip.factor(0.1, &tiny), Ok(1.0));
-        let zero = Preconditioned { gradient_squares: 1e-20, ..tiny };
+        let zero = Preconditioned { gradient_squares: Some(1e-20), ..tiny };
         assert_eq!(clip.factor(0.1, &zero), Err(ClipError::NotPositive { product: 0.0 }));
     }
 }

@@ -350,7 +350,7 @@ impl<'s, T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'s, T,
         let mut total = Preconditioned::NOTHING;
         for (tensor, gradient) in gradients.iter().enumerate() {
             let squares = self.check_gradient(tensor, gradient.as_ref()).map_err(|kind| kind.at(tensor))?;
-            total.gradient_squares += squares;
+            total += Preconditioned { gradient_squares: Some(squares), ..Preconditioned::NOTHING };
             total.stale_layers += usize::from(self.slots[tensor].most_failures() > 0);
         }
         for (tensor, gradient) in gradients.iter_mut().enumerate() {

@@ -120,7 +120,8 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
             }
             square_sum(Quantity::Gradient, shape, v)
         };
-        total.gradient_squares += read(v).map_err(|kind| kind.at(gradient.layer()))?;
+        let gradient_squares = Some(read(v).map_err(|kind| kind.at(gradient.layer()))?);
+        *total += Preconditioned { gradient_squares, ..Preconditioned::NOTHING };
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 use super::preconditioner::{AnyMap, BuildError, MapChoice, Statistics};
-use super::{Optimizer, StepError, StepReport, loss_and_gradient};
+use super::{Optimizer, StepError, StepReport, gradient_of, loss_and_output_gradients};
 use crate::data::Batch;
 use crate::model::{Network, NetworkError};
 use crate::random::{Stream, generator};
@@ -152,15 +152,22 @@ impl<T: Scalar, K: Kernel<T> + 'static> Optimizer<T, K> for Kfac<T, K> {
             return Err(NetworkError::Weights { expected, found }.into());
         }
         let before_last_step = self.loss_before_last_step(network, batch)?;
-        let loss = loss_and_gradient(network, weights, batch, &mut self.gradient)?;
-        self.observe_and_refresh(network, weights, batch.cases)?;
-        if self.l2 > T::ZERO {
-            for (gradient, &weight) in self.gradient.iter_mut().zip(&*weights) {
-                *gradient += self.l2 * weight;
+        let loss = loss_and_output_gradients(network, weights, batch)?;
+        let needs_gradient = matches!(self.rule, StepRule::Adaptive(_));
+        let preconditioned = if !needs_gradient && self.preconditioner.keep_rows(network)? {
+            self.observe_and_refresh(network, weights, batch.cases)?;
+            self.preconditioner.precondition_rows(network, &mut self.direction)?
+        } else {
+            gradient_of(network, &mut self.gradient)?;
+            self.observe_and_refresh(network, weights, batch.cases)?;
+            if self.l2 > T::ZERO {
+                for (gradient, &weight) in self.gradient.iter_mut().zip(&*weights) {
+                    *gradient += self.l2 * weight;
+                }
             }
-        }
-        self.direction.copy_from_slice(&self.gradient);
-        let preconditioned = self.preconditioner.precondition(&mut self.direction)?;
+            self.direction.copy_from_slice(&self.gradient);
+            self.preconditioner.precondition(&mut self.direction)?
+        };
 
         let mut report = StepReport { loss: loss.to_f64(), lambda: None, rejected: false };
         match &mut self.rule {

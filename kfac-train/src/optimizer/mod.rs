@@ -127,16 +127,34 @@ fn loss_and_gradient<T: Scalar, K: Kernel<T>>(
     batch: &Batch<T>,
     gradient: &mut Vec<T>,
 ) -> Result<T, StepError> {
+    let loss = loss_and_output_gradients(network, weights, batch)?;
+    gradient.resize(weights.len(), T::ZERO);
+    gradient_of(network, gradient)?;
+    Ok(loss)
+}
+
+/// The loss of the batch, after which the tape holds the gradients at the output of every layer.
+fn loss_and_output_gradients<T: Scalar, K: Kernel<T>>(
+    network: &mut Network<T, K>,
+    weights: &[T],
+    batch: &Batch<T>,
+) -> Result<T, StepError> {
     network.forward(weights, batch)?;
     let loss = network.mean_loss(&batch.targets)?;
     if !loss.is_finite() {
         return Err(StepError::LossNotFinite);
     }
     network.backward(weights, &batch.targets)?;
-    gradient.resize(weights.len(), T::ZERO);
-    network.gradient(gradient)?;
-    expect_finite(network, gradient)?;
     Ok(loss)
+}
+
+/// The gradient at the weights of the last backward pass.
+fn gradient_of<T: Scalar, K: Kernel<T>>(
+    network: &mut Network<T, K>,
+    gradient: &mut [T],
+) -> Result<(), StepError> {
+    network.gradient(gradient)?;
+    Ok(expect_finite(network, gradient)?)
 }
 
 /// A loss can be finite where its gradient, or the gradient's square, overflows; no optimizer may take that into its

@@ -1,12 +1,15 @@
 use super::StepError;
 use crate::model::Network;
+use crate::tape::Evidence;
 use kfac_core::error::SettingError;
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, Shifted};
+use kfac_core::evidence::{Inputs, OutputGradients};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, RowsMap, RowsRoute, Shifted};
 use kfac_core::memory::StorageError;
 use kfac_core::report::{Preconditioned, RefreshReport};
 use kfac_core::schedule::Schedule;
-use kfac_core::{LayerError, LayerShape, Preconditioner};
-use kfac_linalg::{Kernel, Scalar};
+use kfac_core::{LayerError, LayerGradient, LayerShape, Preconditioner};
+use kfac_linalg::product::dot;
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
 
 /// The maps that a run can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +36,10 @@ impl MapChoice {
         settings: Statistics<T>,
     ) -> Result<Box<dyn AnyMap<T, K>>, BuildError> {
         match self {
-            Self::Factored => owned(net, Factored, kernel, settings),
-            Self::Eigenbasis => owned(net, Eigenbasis::full(), kernel, settings),
-            Self::Shifted => owned(net, Shifted::full(), kernel, settings),
-            Self::Ekfac => owned(net, Ekfac::full(), kernel, settings),
+            Self::Factored => Ok(Box::new(owned(net, Factored, kernel, settings)?.with_rows())),
+            Self::Eigenbasis => Ok(Box::new(owned(net, Eigenbasis::full(), kernel, settings)?.with_rows())),
+            Self::Shifted => Ok(Box::new(owned(net, Shifted::full(), kernel, settings)?)),
+            Self::Ekfac => Ok(Box::new(owned(net, Ekfac::full(), kernel, settings)?.with_rows())),
         }
     }
 }
@@ -60,7 +63,7 @@ fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + 'static>(
     map: M,
     kernel: K,
     settings: Statistics<T>,
-) -> Result<Box<dyn AnyMap<T, K>>, BuildError> {
+) -> Result<Owned<T, M, K>, BuildError> {
     let kfac = Preconditioner::on_heap(net, map, kernel)
         .map_err(BuildError::Storage)?
         .with_schedule(settings.schedule)
@@ -68,7 +71,7 @@ fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + 'static>(
         .and_then(|kfac| kfac.with_l2(settings.l2))
         .map_err(BuildError::Setting)?;
     let scratch = vec![T::ZERO; kfac.scratch_len()];
-    Ok(Box::new(Owned { kfac, scratch }))
+    Ok(Owned { kfac, scratch, rows: None })
 }
 
 /// A preconditioner whose map was chosen at run time.
@@ -79,12 +82,65 @@ pub(super) trait AnyMap<T: Scalar, K: Kernel<T>> {
     fn refresh(&mut self) -> Result<RefreshReport, LayerError>;
     fn refresh_all(&mut self) -> Result<RefreshReport, LayerError>;
     fn precondition(&mut self, gradient: &mut [T]) -> Result<Preconditioned<T>, LayerError>;
+    /// Keeps `g` of the training targets, if `U` is cheaper made of it than of the gradient; says whether. Not where the
+    /// squares of the gradient could leave the range of `T`: that is for the gradient to say.
+    fn keep_rows(&mut self, network: &Network<T, K>) -> Result<bool, StepError>;
+    /// `U` of the kept rows, to be followed by further [`keep_rows`](Self::keep_rows).
+    fn precondition_rows(
+        &mut self,
+        network: &Network<T, K>,
+        out: &mut [T],
+    ) -> Result<Preconditioned<T>, StepError>;
     fn set_damping(&mut self, lambda: T) -> Result<(), SettingError>;
 }
 
 struct Owned<T: Scalar, M, K> {
     kfac: Preconditioner<'static, T, M, K>,
     scratch: Vec<T>,
+    rows: Option<RowsWay<T, M, K>>,
+}
+
+/// How a map comes from rows to `U`, and the rows.
+struct RowsWay<T: Scalar, M, K> {
+    route: RowsRoute,
+    scratch_len: fn(&Preconditioner<'static, T, M, K>, usize) -> usize,
+    precondition: RowsVerb<T, M, K>,
+    /// `g` of every block.
+    gradients: Vec<Vec<T>>,
+}
+
+type RowsVerb<T, M, K> = fn(
+    &mut Preconditioner<'static, T, M, K>,
+    &Evidence<'_, T>,
+    OutputGradients<'_, T>,
+    &mut LayerGradient<'_, T>,
+    &mut [T],
+) -> Result<Preconditioned<T>, LayerError>;
+
+impl<T: Scalar, K: Kernel<T>, M: FactorMap<T> + RowsMap<T>> Owned<T, M, K> {
+    fn with_rows(self) -> Self {
+        let rows = RowsWay {
+            route: M::ROWS,
+            scratch_len: |kfac, batch| kfac.rows_scratch_len(batch),
+            precondition: |kfac, inputs, g, out, scratch| kfac.precondition_rows(inputs, g, out, scratch),
+            gradients: vec![Vec::new(); self.kfac.net().len()],
+        };
+        Self { rows: Some(rows), ..self }
+    }
+}
+
+/// Can `Σ V·V` of the gradient that these rows make be a number? `|V| <= |x| |g|`.
+fn are_in_range<T: Scalar>(inputs: &Evidence<'_, T>, gradients: MatRef<'_, T>, scratch: &mut [T]) -> bool {
+    let row = &mut scratch[..inputs.features()];
+    let mut squares = [T::from_usize(inputs.cases()), T::ZERO];
+    for case in 0..inputs.cases() {
+        inputs.write_row(case, 0, row);
+        squares[0] += dot(row, row).expect("one length");
+        let g = gradients.row(case).expect("a tape lies row by row");
+        squares[1] += dot(g, g).expect("one length");
+    }
+    let [inputs, gradients] = squares;
+    inputs * gradients < T::MAX / T::from_usize(4)
 }
 
 impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
@@ -114,6 +170,50 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
 
     fn precondition(&mut self, gradient: &mut [T]) -> Result<Preconditioned<T>, LayerError> {
         self.kfac.precondition_flat(gradient, &mut self.scratch)
+    }
+
+    fn keep_rows(&mut self, network: &Network<T, K>) -> Result<bool, StepError> {
+        let Some(way) = &mut self.rows else { return Ok(false) };
+        if self.kfac.l2() > T::ZERO {
+            return Ok(false);
+        }
+        let mut is_cheaper = false;
+        for ((inputs, g), &shape) in network.evidence()?.zip(self.kfac.net()) {
+            if inputs.positions() > 1 || !are_in_range(&inputs, g.rows(), &mut self.scratch) {
+                return Ok(false);
+            }
+            is_cheaper |= way.route.is_cheaper(shape, inputs.cases());
+        }
+        if is_cheaper {
+            for ((_, g), kept) in network.evidence()?.zip(&mut way.gradients) {
+                let rows = g.rows();
+                kept.clear();
+                (0..rows.rows()).for_each(|row| kept.extend(rows.row(row).into_iter().flatten()));
+            }
+        }
+        Ok(is_cheaper)
+    }
+
+    fn precondition_rows(
+        &mut self,
+        network: &Network<T, K>,
+        out: &mut [T],
+    ) -> Result<Preconditioned<T>, StepError> {
+        let Some(way) = &self.rows else { return Ok(Preconditioned::NOTHING) };
+        let (mut total, mut rest) = (Preconditioned::NOTHING, out);
+        for (layer, ((inputs, _), g)) in network.evidence()?.zip(&way.gradients).enumerate() {
+            let needed = (way.scratch_len)(&self.kfac, inputs.cases()).max(self.scratch.len());
+            self.scratch.resize(needed, T::ZERO);
+            let shape = self.kfac.net()[layer];
+            let (block, tail) = rest.split_at_mut(shape.weights());
+            rest = tail;
+            let g = MatRef::row_major(g, inputs.cases(), shape.outputs()).expect("a row for each case");
+            let weight = MatMut::row_major(block, shape.outputs(), shape.inputs()).expect("a block's part");
+            let mut out = LayerGradient::joint(layer, weight);
+            let g = OutputGradients::per_case(g);
+            total += (way.precondition)(&mut self.kfac, &inputs, g, &mut out, &mut self.scratch)?;
+        }
+        Ok(total)
     }
 
     fn set_damping(&mut self, lambda: T) -> Result<(), SettingError> {

@@ -123,7 +123,7 @@ fn step<T: Scalar>(
     let mut u: [T; WEIGHTS] = core::array::from_fn(|_| numbers.signed());
     let preconditioned = kfac.precondition_flat(&mut u, scratch)?;
     hash.numbers(&u);
-    hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares]);
+    hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares.unwrap_or(T::ZERO)]);
     Ok(())
 }
 

@@ -165,7 +165,7 @@ impl<T: Scalar> Training<T> {
         let mut u = v;
         let preconditioned = kfac.precondition_flat(&mut u, scratch)?;
         self.hash.numbers(&u);
-        self.hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares]);
+        self.hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares.unwrap_or(T::ZERO)]);
         let rate = self.clipped.rate(&preconditioned)?;
         heavy_ball(&mut self.momentum, &u, rate, T::from_f64(0.9))?;
         self.hash.numbers(&self.momentum);

@@ -123,7 +123,7 @@ fn step<T: Scalar, M: GradientMap<T>>(
     hash.bytes(&report.refresh.flops.to_le_bytes());
     gradients.iter().for_each(|u| hash.numbers(u));
     if let Some(preconditioned) = report.preconditioned {
-        hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares]);
+        hash.numbers(&[preconditioned.inner, preconditioned.gradient_squares.unwrap_or(T::ZERO)]);
     }
     Ok(())
 }
