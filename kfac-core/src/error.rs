@@ -12,7 +12,7 @@ use kfac_linalg::{Scalar, ScratchError, ShapeError};
 /// [`LayerErrorKind::Apply`]), the gradients before it are already preconditioned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerError {
-    /// Index of the layer in the network.
+    /// Index of the layer in the network; for [`tensor`](crate::tensor)s, of the tensor.
     pub layer: usize,
     /// What went wrong.
     pub kind: LayerErrorKind,

@@ -2,26 +2,11 @@
 
 mod common;
 
-use common::dense::largest;
-use common::tensor::{TensorRoom, mode_product};
+use common::tensor::{Body, TensorRoom, close, mode_product, on_every_kernel};
 use common::{bits, random, widened};
 use kfac_core::linalg::eigh::{Eigensolver, Jacobi, Qr};
-use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
+use kfac_core::linalg::{Kernel, Reproducible, Scalar};
 use kfac_core::tensor::{BasisRefresh, GradientMap, Soap, TensorShape};
-
-/// Relative to the largest number, in units of the number type's epsilon.
-const CLOSE: f64 = 400.0;
-
-fn close<T: Scalar>(what: &str, got: &[T], want: &[f64]) {
-    let allowed = CLOSE * T::EPSILON.to_f64() * largest(want);
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (got, want) in got.iter().zip(want) {
-        assert!(
-            (got.to_f64() - want).abs() <= allowed,
-            "{what}: {got:e} is not {want:e}, {allowed:e} allowed"
-        );
-    }
-}
 
 const REFRESHES: [BasisRefresh; 2] = [BasisRefresh::SubspaceStep, BasisRefresh::Decomposition];
 const BETA_1: f64 = 0.75;
@@ -74,18 +59,6 @@ fn adam(beta1: f64, gradients: &[Vec<f64>]) -> Vec<Vec<f64>> {
     (0..).zip(gradients).map(step).collect()
 }
 
-/// A test for every number type and kernel.
-trait Body {
-    fn run<T: Scalar, K: Kernel<T>>(&self, kernel: K);
-}
-
-fn on_every_kernel(body: &impl Body) {
-    body.run::<f64, _>(Reproducible);
-    body.run::<f32, _>(Reproducible);
-    body.run::<f64, _>(Fast::detect());
-    body.run::<f32, _>(Fast::detect());
-}
-
 /// T38.
 struct IdentityBasis;
 
@@ -102,20 +75,11 @@ impl Body for IdentityBasis {
                 }
             }
         }
-        let scalar = steps(kernel, soap(REFRESHES[0], None), TensorShape::new([]), &gradients.map_first());
-        let want = adam(0.0, &gradients.map_first().iter().map(|g| widened(g)).collect::<Vec<_>>());
-        scalar.iter().zip(&want).for_each(|(got, want)| close("a scalar", got, want));
-    }
-}
-
-trait MapFirst<T> {
-    fn map_first(&self) -> Vec<Vec<T>>;
-}
-
-impl<T: Scalar> MapFirst<T> for Vec<Vec<T>> {
-    /// The first number of each.
-    fn map_first(&self) -> Vec<Vec<T>> {
-        self.iter().map(|g| vec![g[0]]).collect()
+        // The first number of each.
+        let first: Vec<Vec<T>> = gradients.iter().map(|g| vec![g[0]]).collect();
+        let want = adam(0.0, &first.iter().map(|g| widened(g)).collect::<Vec<_>>());
+        let got = steps(kernel, soap(REFRESHES[0], None), TensorShape::new([]), &first);
+        got.iter().zip(&want).for_each(|(got, want)| close("a scalar", got, want));
     }
 }
 

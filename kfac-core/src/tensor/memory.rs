@@ -201,6 +201,9 @@ impl<'s, T: Scalar> TensorState<'s, T> {
     }
 
     /// The arrays of a preconditioned axis.
+    ///
+    /// # Panics
+    /// May panic where [`TensorShape::is_preconditioned`] says no, as indexing does.
     pub fn axis(&mut self, axis: usize) -> AxisState<'_, T> {
         let (start, side) = (axes_len(self.shape, axis), self.shape.side(axis));
         let (moment, rest) = self.axes[start..].split_at_mut(packed_len(side));

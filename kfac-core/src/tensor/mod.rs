@@ -34,6 +34,7 @@ mod grafting;
 mod map;
 mod memory;
 mod preconditioner;
+mod report;
 mod saved;
 mod shampoo;
 mod shape;
@@ -47,7 +48,8 @@ pub use memory::{
     AxisState, RefreshRoutine, TensorLayout, TensorMemory, TensorSetupError, TensorSlot, TensorState,
     scratch_len, state_len,
 };
-pub use preconditioner::{TensorPreconditioner, TensorReport, TensorStep};
+pub use preconditioner::TensorPreconditioner;
+pub use report::{TensorReport, TensorStep};
 pub use saved::saved_len;
 pub use shampoo::{RootOrder, Shampoo};
 pub use shape::{MAX_ORDER, TensorShape};

@@ -30,7 +30,8 @@ pub struct Shampoo<T, S = Qr> {
     pub below: Below,
     /// Whose size `U` takes.
     pub grafting: Grafting<T>,
-    /// So many times, at the beginning, `U` is the step of the grafted method itself. 0 where none is grafted.
+    /// So many times, at the beginning, `U` is the step of the grafted method itself, which needs no roots (a
+    /// [`step`](super::TensorPreconditioner::step) renews them all the same). 0 where none is grafted.
     pub warm_up: u32,
     /// `β` of a first moment: `m / (1 - β^t)`, `m <- β m + (1-β) V`, takes the place of `V`.
     pub beta1: Option<T>,

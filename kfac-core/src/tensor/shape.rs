@@ -49,7 +49,7 @@ impl TensorShape {
     /// is at most `limit`, and sides of 1 are dropped. Row-major, the numbers stay where they are.
     ///
     /// # Source
-    /// Anil, Gupta, Koren, Regan and Singer 2020, arXiv:2002.09018, section 6 (merged dimensions).
+    /// Anil, Gupta, Koren, Regan and Singer 2020, arXiv:2002.09018.
     pub const fn merged(self, limit: usize) -> Self {
         let mut merged = Self { sides: [1; MAX_ORDER], order: 0, largest_side: self.largest_side };
         let mut axis = 0;

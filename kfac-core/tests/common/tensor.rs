@@ -1,6 +1,7 @@
 //! Preconditioners of tensors, in storage of exactly the promised length, and loops to compare with.
 
-use kfac_core::linalg::{Kernel, Scalar};
+use super::dense::largest;
+use kfac_core::linalg::{Fast, Kernel, Reproducible, Scalar};
 use kfac_core::memory::{Buffer, Storage};
 use kfac_core::tensor::{GradientMap, TensorPreconditioner, TensorShape, TensorSlot, scratch_len, state_len};
 
@@ -108,4 +109,53 @@ pub fn unfolded_square(sides: &[usize], axis: usize, v: &[f64]) -> Vec<f64> {
         }
     }
     square
+}
+
+/// In units of the number type's epsilon, relative to the largest number: roots of well-conditioned moments.
+pub const CLOSE: f64 = 400.0;
+
+pub fn close<T: Scalar>(what: &str, got: &[T], want: &[f64]) {
+    let allowed = CLOSE * T::EPSILON.to_f64() * largest(want);
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (got, want) in got.iter().zip(want) {
+        assert!(
+            (got.to_f64() - want).abs() <= allowed,
+            "{what}: {got:e} is not {want:e}, {allowed:e} allowed"
+        );
+    }
+}
+
+/// A test for every number type and kernel.
+pub trait Body {
+    fn run<T: Scalar, K: Kernel<T>>(&self, kernel: K);
+}
+
+pub fn on_every_kernel(body: &impl Body) {
+    body.run::<f64, _>(Reproducible);
+    body.run::<f32, _>(Reproducible);
+    body.run::<f64, _>(Fast::detect());
+    body.run::<f32, _>(Fast::detect());
+}
+
+/// `U` of every step.
+pub fn steps<T: Scalar, M: GradientMap<T>, K: Kernel<T>>(
+    kernel: K,
+    map: M,
+    shape: TensorShape,
+    gradients: &[Vec<T>],
+) -> Vec<Vec<T>> {
+    let net = [shape];
+    let mut room = TensorRoom::new(&net, map);
+    let (mut preconditioner, scratch) = room.precondition(&net, map, kernel);
+    let step = |v: &Vec<T>| {
+        let mut u = [v.clone()];
+        preconditioner.step(&mut u, scratch).unwrap();
+        let [u] = u;
+        u
+    };
+    gradients.iter().map(step).collect()
+}
+
+pub fn numbers<T: Scalar>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&x| T::from_f64(x)).collect()
 }
