@@ -11,6 +11,7 @@ use kfac_train::kfac_core::LayerShape;
 use kfac_train::kfac_core::damping::adapt::{AdaptationRule, LevenbergMarquardt};
 use kfac_train::kfac_core::error::SettingError;
 use kfac_train::kfac_core::losses::Loss;
+use kfac_train::kfac_core::map::RowsRoute;
 use kfac_train::kfac_core::recipe::{AdaptiveStep, ClippedStep};
 use kfac_train::kfac_core::schedule::Schedule;
 use kfac_train::kfac_core::step::{KlClip, StepBound};
@@ -221,6 +222,32 @@ fn kfac_is_its_definition_with_explicit_matrices_for_every_map_rule_schedule_and
     let Seen { clipped, bounded, kappa_raised, kappa_lowered, lambda_raised, lambda_lowered, .. } = seen;
     for count in [clipped, bounded, kappa_raised, kappa_lowered, lambda_raised, lambda_lowered] {
         assert!(count >= 10, "a branch was hardly reached: {seen:?}");
+    }
+}
+
+/// Layers that are wide beside their batch: with a clip, `U` comes from the rows, and without l2 there is no gradient.
+#[test]
+fn kfac_from_the_rows_of_small_batches_is_its_definition_too() {
+    let net = Net {
+        name: "dense, tanh, dense; few cases",
+        layers: || {
+            let tanh = Activation::new(Nonlinearity::Tanh, 8);
+            vec![Box::new(Dense::new(9, 8)), Box::new(tanh), Box::new(Dense::new(8, 7))]
+        },
+        outputs: 7,
+        cases: 2,
+    };
+    for (map, route) in
+        [(MapChoice::Factored, RowsRoute::Inverses), (MapChoice::Eigenbasis, RowsRoute::Bases)]
+    {
+        let shapes = [LayerShape::dense(9, 8), LayerShape::dense(8, 7)];
+        assert!(shapes.iter().all(|&shape| route.is_cheaper(shape, 4)));
+        for loss in LOSSES {
+            let schedule = Schedule { statistics_every: 2, refresh_every: 2 };
+            let settings =
+                Settings { map, schedule, decay: 0.6, l2: 0.0, lambda: 0.01, seed: 9, rule: CLIPPED };
+            run_beside_oracle(&net, loss, settings, 1.0);
+        }
     }
 }
 
