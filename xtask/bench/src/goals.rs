@@ -73,7 +73,7 @@ const GOALS: &[Goal] = &[
     //                                           error of peer / our error
     goal(Accuracy,         SINGLE, [512, 512],   FAER,                     5.00),
     //                                           our time / time of peer / flops
-    goal(Step,             SINGLE, ANY,          Peer("SGD"),              1.30),
+    goal(Step,             SINGLE, ANY,          Peer("SGD"),              1.10),
 ];
 
 const fn goal(
