@@ -89,8 +89,18 @@ fn assert_same(what: &str, found: &Moments, want: &Moments, tolerance: f64) {
     }
 }
 
-/// `U` of `Factored` from moments.
+/// `U` of `Factored` from moments, at damping `LAMBDA`.
 fn factored<T: Scalar, K: Kernel<T>>(kernel: K, net: &[LayerShape], moments: &Moments, v: &[T]) -> Vec<T> {
+    factored_at(LAMBDA, kernel, net, moments, v)
+}
+
+fn factored_at<T: Scalar, K: Kernel<T>>(
+    lambda: f64,
+    kernel: K,
+    net: &[LayerShape],
+    moments: &Moments,
+    v: &[T],
+) -> Vec<T> {
     let mut room = common::Room::<T>::new::<Factored, K>(net);
     let (mut kfac, scratch) = room.precondition(net, Factored, kernel);
     let mut observation = kfac.observe(1);
@@ -100,7 +110,7 @@ fn factored<T: Scalar, K: Kernel<T>>(kernel: K, net: &[LayerShape], moments: &Mo
         let moments = kfac_core::evidence::Moments { a, g, positions: T::ONE };
         observation.add_moments(layer, moments, scratch).unwrap();
     }
-    kfac.set_damping(T::from_f64(LAMBDA)).unwrap();
+    kfac.set_damping(T::from_f64(lambda)).unwrap();
     kfac.refresh(scratch).unwrap();
     let mut u = v.to_vec();
     kfac.precondition_flat(&mut u, scratch).unwrap();
@@ -276,6 +286,13 @@ fn fewer_cases_than_announced_are_still_means() {
         let want = Matrix::from_fn(old.rows, old.cols, mean);
         assert_close("next", &found.next[0][side].data, &want.data, 1e-14);
     }
+    // The sums of all factors, those between layers too, are divided by what they weigh.
+    kfac.set_damping(LAMBDA).unwrap();
+    kfac.refresh(scratch).unwrap();
+    let v: Vec<f64> = random(30, 3);
+    let mut u = v.clone();
+    kfac.precondition_flat(&mut u, scratch).unwrap();
+    assert_close("U", &u, &found.solve(LAMBDA, &v), 1e-11);
 }
 
 #[test]
@@ -357,6 +374,23 @@ fn without_factors_between_layers_it_is_the_factored_map_and_with_them_it_is_not
     on_every_kernel(&Compared);
 }
 
+/// At the second update each counts half.
+#[test]
+fn finished_moments_are_averaged_as_the_ramp_says() {
+    let mut room = Room::<f64>::new::<Reproducible>(&NET);
+    let (mut kfac, scratch) = room.precondition(&NET, Reproducible);
+    let [first, second] = [1, 2].map(|seed| Batch::<f64>::new(&NET, CASES, seed).moments());
+    add_moments(&mut kfac, &first, scratch);
+    add_moments(&mut kfac, &second, scratch);
+    let half = |x: &[[Matrix; 2]], y: &[[Matrix; 2]]| -> Vec<[Matrix; 2]> {
+        let mean =
+            |x: &Matrix, y: &Matrix| Matrix::from_fn(x.rows, x.cols, |i, j| 0.5 * (x.at(i, j) + y.at(i, j)));
+        x.iter().zip(y).map(|(x, y)| [mean(&x[0], &y[0]), mean(&x[1], &y[1])]).collect()
+    };
+    let want = Moments { own: half(&first.own, &second.own), next: half(&first.next, &second.next) };
+    assert_same("two updates", &factors(&kfac), &want, 1e-15);
+}
+
 /// `π` takes the scale from one side to the other in the factors of layers; what is between them follows.
 #[test]
 fn how_the_scale_is_shared_between_the_sides_of_a_layer_does_not_matter() {
@@ -423,6 +457,35 @@ fn a_layer_one_of_whose_factors_vanishes_is_coupled_with_nothing() {
         }
     }
     on_every_kernel(&Uncoupled);
+}
+
+/// A gradient whose square is next to nothing, under a damping of that size: what is left of the factors between the layers
+/// would be divided by it.
+#[test]
+fn a_layer_that_has_all_but_vanished_is_coupled_with_nothing() {
+    fn check<K: Kernel<f32>>(kernel: K) {
+        const TINY: f64 = 1e-38;
+        let net = [LayerShape::dense(4, 3), LayerShape::dense(3, 1), LayerShape::dense(1, 2)];
+        let mut batch = Batch::<f32>::new(&net, CASES, 1);
+        batch.rows[1][1].iter_mut().for_each(|g| *g *= 1e-20);
+        let mut room = Room::new::<K>(&net);
+        let (mut kfac, scratch) = room.precondition(&net, kernel);
+        batch.observe(&mut kfac, &[CASES], scratch).unwrap();
+        kfac.set_damping(TINY as f32).unwrap();
+        assert_eq!(kfac.refresh(scratch).unwrap().zero_traces, 1);
+        let scale = |at: usize| [1e-4, 1e-22, 1e-2][usize::from(at >= 15) + usize::from(at >= 19)];
+        let v: Vec<f32> =
+            random::<f32>(15 + 4 + 4, 3).iter().enumerate().map(|(at, x)| x * scale(at)).collect();
+        let want = factored_at(TINY, kernel, &net, &batch.moments(), &v);
+        let mut u = v;
+        kfac.precondition_flat(&mut u, scratch).unwrap();
+        for layer in [0..15, 15..19, 19..23] {
+            let (u, want) = (widened(&u[layer.clone()]), widened(&want[layer.clone()]));
+            assert_close(&format!("weights {layer:?}"), &u, &want, tolerance::<f32>());
+        }
+    }
+    check(Reproducible);
+    check(Fast::detect());
 }
 
 /// Two single weights that see the same: `1 - s_G s_A = 1 - 1/(1 + λ)²` is lost in rounding, and counts as `√ε`.
