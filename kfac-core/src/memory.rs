@@ -191,6 +191,11 @@ const fn batch_rows_len<T: Scalar>(route: RowsRoute, shape: LayerShape, batch: u
             max(gemm, sums).saturating_add(squares).saturating_add(inverse)
         }
         RowsRoute::Bases => max(gemm, products_len::<T>(shape)).saturating_add(shape.weights()),
+        RowsRoute::Tridiagonal => {
+            let (largest, smallest) = (shape.largest_side(), shape.smallest_side());
+            let solve = shifted::solve_rotated_scratch_len::<T>(largest, smallest);
+            max(max(gemm, products_len::<T>(shape)), solve).saturating_add(shape.weights())
+        }
     };
     rows.saturating_add(others)
 }

@@ -9,7 +9,7 @@ use kfac_core::evidence::{OutputGradients, Sequence};
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::map::{
     BatchRows, Cost, DampingInForce, Eigenbasis, Ekfac, FactorMap, Factored, Map, MapError, RefreshUnit,
-    Refreshed, RowProducts, RowsMap, RowsRoute, Workspace,
+    Refreshed, RowProducts, RowsMap, RowsRoute, Shifted, Workspace,
 };
 use kfac_core::memory::{LayerState, Layout, rows_scratch_len};
 use kfac_core::report::Preconditioned;
@@ -68,6 +68,11 @@ fn rows_give_what_their_gradient_gives_with_factored() {
 #[test]
 fn rows_give_what_their_gradient_gives_with_eigenbasis() {
     on_every_kernel(Eigenbasis::full());
+}
+
+#[test]
+fn rows_give_what_their_gradient_gives_with_shifted() {
+    on_every_kernel(Shifted::full());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Numbers, norm, positive_definite, random, rounded, times, tolerance, tridiagonal, widened};
+use kfac_linalg::product::{Accumulate, gemm, gemm_scratch_len};
 use kfac_linalg::shifted::{self, Operand, ShiftedError, Shifts, Tridiagonal};
 use kfac_linalg::{
     Fast, InstructionSet, Kernel, MatMut, MatRef, Reproducible, ReproducibleOn, Scalar, ScratchError,
@@ -85,6 +86,42 @@ fn columns_solve_their_dense_systems_in_f32() {
 fn columns_solve_their_dense_systems_in_f64() {
     columns_solve_their_dense_systems::<f64, _>(Reproducible);
     InstructionSet::available().for_each(|set| columns_solve_their_dense_systems::<f64, _>(Fast::on(set)));
+}
+
+/// To the bit what `solve` is between its two products.
+#[test]
+fn rotated_columns_are_solved_as_between_the_products() {
+    fn check<T: Scalar, K: Kernel<T>>(kernel: K) {
+        for (n, columns) in [(0, 3), (1, 1), (5, 0), (33, 17), (40, 150)] {
+            let a: Vec<f64> = widened(&rounded::<T>(&positive_definite(n, 1)));
+            let system = System::<T>::new(&a, n, &factors(columns), 0.3);
+            let b: Vec<T> = random(n * columns, 2);
+            let want = system.solve(kernel, &b).unwrap();
+
+            let one = Accumulate::Replace(T::ONE);
+            let packed = &mut vec![common::nan(); gemm_scratch_len::<T>(n, columns, n)];
+            let (mut x, mut out) = (vec![T::ZERO; n * columns], vec![T::ZERO; n * columns]);
+            let (form, b) = (system.reduced(), MatRef::row_major(&b, n, columns).unwrap());
+            // Column by column in memory: any strides will do.
+            let view = |x| MatMut::row_major(x, columns, n).unwrap().transposed();
+            gemm(kernel, view(&mut x), one, form.q.transposed(), b, packed).unwrap();
+            let len = shifted::solve_rotated_scratch_len::<T>(n, columns);
+            let shifts = Shifts { d: &system.d, lambda: system.lambda };
+            let scratch = &mut vec![common::nan(); len];
+            shifted::solve_rotated(kernel, form, shifts, view(&mut x), scratch).unwrap();
+            let into = MatMut::row_major(&mut out, n, columns).unwrap();
+            gemm(kernel, into, one, form.q, view(&mut x).as_ref(), packed).unwrap();
+            assert!(out == want, "{n} x {columns}");
+            if n * columns > 0 {
+                let short = &mut scratch[..len - 1];
+                let refused = shifted::solve_rotated(kernel, form, shifts, view(&mut x), short);
+                let error = ScratchError { needed: len, found: len - 1 };
+                assert_eq!(refused, Err(ShiftedError::Scratch(error)));
+            }
+        }
+    }
+    check::<f64, _>(Reproducible);
+    check::<f32, _>(Fast::detect());
 }
 
 #[test]

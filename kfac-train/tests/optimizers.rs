@@ -237,9 +237,11 @@ fn kfac_from_the_rows_of_small_batches_is_its_definition_too() {
         outputs: 7,
         cases: 2,
     };
-    for (map, route) in
-        [(MapChoice::Factored, RowsRoute::Inverses), (MapChoice::Eigenbasis, RowsRoute::Bases)]
-    {
+    for (map, route) in [
+        (MapChoice::Factored, RowsRoute::Inverses),
+        (MapChoice::Eigenbasis, RowsRoute::Bases),
+        (MapChoice::Shifted, RowsRoute::Tridiagonal),
+    ] {
         let shapes = [LayerShape::dense(9, 8), LayerShape::dense(8, 7)];
         assert!(shapes.iter().all(|&shape| route.is_cheaper(shape, 4)));
         for loss in LOSSES {

@@ -110,13 +110,14 @@ pub(super) fn sandwich<T: Scalar, K: Kernel<T>>(
     Ok(gemm(kernel, MatMut::row_major(v, m, n)?, accumulate, half, right.transposed(), scratch)?)
 }
 
-/// `U <- Q_G [divide((1/b) (D Q_G)ᵀ (X Q_A))] Q_Aᵀ`, and the sums, which a rotation leaves as they are.
+/// `U <- Q_G [divide((1/b) (D Q_G)ᵀ (X Q_A))] Q_Aᵀ`, and the sums, which a rotation leaves as they are. `divide` is lent what is left
+/// of the scratch.
 pub(super) fn rows_in_eigenbases<T: Scalar, K: Kernel<T>>(
     kernel: K,
     layer: &LayerState<'_, T>,
     rows: BatchRows<'_, T>,
     scratch: &mut [T],
-    divide: impl FnOnce(&mut [T]),
+    divide: impl FnOnce(&mut [T], &mut [T]) -> Result<(), MapError>,
 ) -> Result<Option<RowProducts<T>>, MapError> {
     let (n, m, b) = (layer.input.size, layer.output.size, rows.inputs.rows());
     let bases = bases(layer, 0)?;
@@ -131,7 +132,7 @@ pub(super) fn rows_in_eigenbases<T: Scalar, K: Kernel<T>>(
         let (x, d) = (MatRef::row_major(x, b, n)?, MatRef::row_major(d, b, m)?);
         gemm(kernel, MatMut::row_major(u, m, n)?, Accumulate::Replace(share), d.transposed(), x, scratch)?;
         v.copy_from_slice(u);
-        divide(u);
+        divide(u, scratch)?;
         RowProducts { inner: dot(v, u)?, gradient_squares: Some(dot(v, v)?) }
     };
     sandwich(kernel, bases, one, u, scratch)?;

@@ -99,7 +99,10 @@ impl<T: Scalar, S: Eigensolver> RowsMap<T> for Eigenbasis<S> {
         scratch: &mut [T],
     ) -> Result<Option<RowProducts<T>>, MapError> {
         expect_range(layer, lambda)?;
-        rows_in_eigenbases(kernel, layer, rows, scratch, |v| divide(layer, lambda, v))
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v, _| {
+            divide(layer, lambda, v);
+            Ok(())
+        })
     }
 }
 

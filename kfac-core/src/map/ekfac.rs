@@ -112,7 +112,10 @@ impl<T: Scalar, S: Eigensolver> RowsMap<T> for Ekfac<S> {
         scratch: &mut [T],
     ) -> Result<Option<RowProducts<T>>, MapError> {
         expect_second_moments(layer, lambda)?;
-        rows_in_eigenbases(kernel, layer, rows, scratch, |v| divide_by_second_moments(layer, lambda, v))
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v, _| {
+            divide_by_second_moments(layer, lambda, v);
+            Ok(())
+        })
     }
 }
 

@@ -68,6 +68,8 @@ pub enum RowsRoute {
     Inverses,
     /// `Q_Gᵀ V Q_A = (1/b) (D Q_G)ᵀ (X Q_A)`, from where it goes on as ever.
     Bases,
+    /// The same with the orthogonal matrix of the tridiagonal form on the larger side.
+    Tridiagonal,
 }
 
 impl RowsRoute {
@@ -83,7 +85,7 @@ impl RowsRoute {
                 let band = if batch < BAND { b } else { BAND as u64 };
                 b.saturating_mul(b.saturating_add(band)).saturating_mul(sides)
             }
-            Self::Bases => 0,
+            Self::Bases | Self::Tridiagonal => 0,
         };
         of_rows.saturating_add(of_sums) < m.saturating_mul(n).saturating_mul(2).saturating_mul(sides)
     }

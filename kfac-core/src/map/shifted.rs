@@ -1,14 +1,14 @@
-use super::basis::{DECOMPOSITION, decompose, is_zero};
+use super::basis::{DECOMPOSITION, decompose, is_zero, rows_in_eigenbases};
 use super::{
-    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
-    Workspace, take,
+    BatchRows, Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed,
+    Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
 };
 use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
 use kfac_linalg::eigh::{Eigensolver, Method, Qr, qr};
 use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
-use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
+use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
 
 /// The same `U` as [`Eigenbasis`](super::Eigenbasis), without eigenvectors of the larger side: exact damping at a
 /// fraction of the refresh.
@@ -96,18 +96,48 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
             Side::Input => (&layer.input, &layer.output, v.transposed(), half.transposed()),
         };
         let basis = MatRef::row_major(rows.square, rows.size, rows.size)?;
-        let form = Tridiagonal {
-            q: MatRef::row_major(columns.square, columns.size, columns.size)?,
-            diagonal: &columns.diagonal[..columns.size],
-            off_diagonal: &columns.diagonal[columns.size..][..columns.size - 1],
-        };
-        let shifts = Shifts { d: &rows.diagonal[..rows.size], lambda };
+        let (form, shifts) = (tridiagonal_form(columns)?, Shifts { d: &rows.diagonal[..rows.size], lambda });
 
         gemm(kernel, half.reborrow(), replace, basis.transposed(), v.as_ref(), scratch)?;
         shifted::solve(kernel, form, shifts, half.reborrow().transposed(), scratch)
             .map_err(MapError::Shifted)?;
         Ok(gemm(kernel, v, replace, basis, half.as_ref(), scratch)?)
     }
+}
+
+impl<T: Scalar, S: Eigensolver> RowsMap<T> for Shifted<S> {
+    const ROWS: RowsRoute = RowsRoute::Tridiagonal;
+
+    fn apply_rows<K: Kernel<T>>(
+        &self,
+        kernel: K,
+        layer: &LayerState<'_, T>,
+        lambda: T,
+        rows: BatchRows<'_, T>,
+        scratch: &mut [T],
+    ) -> Result<Option<RowProducts<T>>, MapError> {
+        let smaller = layer.shape.smaller_side();
+        let (n, m) = (layer.input.size, layer.output.size);
+        rows_in_eigenbases(kernel, layer, rows, scratch, |v, scratch| {
+            let v = MatMut::row_major(v, m, n)?;
+            let (rows, columns, v) = match smaller {
+                Side::Output => (&layer.output, &layer.input, v.transposed()),
+                Side::Input => (&layer.input, &layer.output, v),
+            };
+            let shifts = Shifts { d: &rows.diagonal[..rows.size], lambda };
+            let form = tridiagonal_form(columns)?;
+            shifted::solve_rotated(kernel, form, shifts, v, scratch).map_err(MapError::Shifted)
+        })
+    }
+}
+
+fn tridiagonal_form<'a, T: Scalar>(side: &'a SideState<'_, T>) -> Result<Tridiagonal<'a, T>, ShapeError> {
+    let n = side.size;
+    Ok(Tridiagonal {
+        q: MatRef::row_major(side.square, n, n)?,
+        diagonal: &side.diagonal[..n],
+        off_diagonal: &side.diagonal[n..][..n - 1],
+    })
 }
 
 impl<T: Scalar, S: Eigensolver> FactorMap<T> for Shifted<S> {}

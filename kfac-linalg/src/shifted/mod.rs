@@ -187,10 +187,7 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ShiftedError> {
     let [n, columns] = b.shape();
-    ShapeError::check([n, n], a.q.shape())?;
-    ShapeError::check([n, 1], [a.diagonal.len(), 1])?;
-    ShapeError::check([n.saturating_sub(1), 1], [a.off_diagonal.len(), 1])?;
-    ShapeError::check([columns, 1], [shifts.d.len(), 1])?;
+    check_shapes(&a, &shifts, [n, columns])?;
     ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
     if n == 0 || columns == 0 {
         return Ok(());
@@ -214,6 +211,65 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
         });
     }
     Ok(())
+}
+
+/// Scratch, in elements, that [`solve_rotated`] needs for `n x n` and so many columns.
+pub const fn solve_rotated_scratch_len<T: Scalar>(n: usize, columns: usize) -> usize {
+    if !countable(n, columns) {
+        return usize::MAX;
+    }
+    n * row_len(columns) + room_len(n, columns)
+}
+
+/// `b_j <- (d_j T + λ I)⁻¹ b_j` for every column `j`: what [`solve`] does between its two products, for columns `Qᵀb` that come
+/// from elsewhere.
+///
+/// # Shapes
+/// As for [`solve`]; `scratch`: [`solve_rotated_scratch_len`].
+///
+/// # Errors
+/// As for [`solve`].
+pub fn solve_rotated<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    a: Tridiagonal<'_, T>,
+    shifts: Shifts<'_, T>,
+    mut b: MatMut<'_, T>,
+    scratch: &mut [T],
+) -> Result<(), ShiftedError> {
+    let [n, columns] = b.shape();
+    check_shapes(&a, &shifts, [n, columns])?;
+    ScratchError::check(solve_rotated_scratch_len::<T>(n, columns), scratch.len())?;
+    if n == 0 || columns == 0 {
+        return Ok(());
+    }
+    check_shifted(&a, &shifts)?;
+
+    let width = row_len(columns);
+    let (x, rest) = scratch.split_at_mut(n * width);
+    let room = &mut rest[..room_len(n, columns)];
+    for (row, x) in x.chunks_exact_mut(width).enumerate() {
+        let (columns, padding) = x.split_at_mut(columns);
+        columns.iter_mut().enumerate().for_each(|(column, x)| *x = b.as_ref().at(row, column));
+        padding.fill(T::ZERO);
+    }
+    if let Some(column) = kernel.run(Solve { a, shifts, x, room }) {
+        return Err(cause(kernel, &a, &shifts, &b, column));
+    }
+    for (row, x) in x.chunks_exact(width).enumerate() {
+        x[..columns].iter().enumerate().for_each(|(column, &x)| b.set(row, column, x));
+    }
+    Ok(())
+}
+
+fn check_shapes<T: Scalar>(
+    a: &Tridiagonal<'_, T>,
+    shifts: &Shifts<'_, T>,
+    [n, columns]: [usize; 2],
+) -> Result<(), ShapeError> {
+    ShapeError::check([n, n], a.q.shape())?;
+    ShapeError::check([n, 1], [a.diagonal.len(), 1])?;
+    ShapeError::check([n.saturating_sub(1), 1], [a.off_diagonal.len(), 1])?;
+    ShapeError::check([columns, 1], [shifts.d.len(), 1])
 }
 
 /// Whether every element of every `d_j T + λ I` is finite.

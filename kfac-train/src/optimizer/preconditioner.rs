@@ -38,7 +38,7 @@ impl MapChoice {
         match self {
             Self::Factored => Ok(Box::new(owned(net, Factored, kernel, settings)?.with_rows())),
             Self::Eigenbasis => Ok(Box::new(owned(net, Eigenbasis::full(), kernel, settings)?.with_rows())),
-            Self::Shifted => Ok(Box::new(owned(net, Shifted::full(), kernel, settings)?)),
+            Self::Shifted => Ok(Box::new(owned(net, Shifted::full(), kernel, settings)?.with_rows())),
             Self::Ekfac => Ok(Box::new(owned(net, Ekfac::full(), kernel, settings)?.with_rows())),
         }
     }
