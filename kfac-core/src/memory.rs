@@ -278,7 +278,7 @@ const fn workspace_len<T: Scalar>(workspace: Workspace, shape: LayerShape) -> us
         Routine::Inverse => max(cholesky::inverse_scratch_len::<T>(m), cholesky::inverse_scratch_len::<T>(n)),
         Routine::Eigh(method) => max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)),
         Routine::OutputBasis(method) => (2 * square + m).saturating_add(method.scratch_len::<T>(m)),
-        Routine::Chain(method) => {
+        Routine::EighAndProducts(method) => {
             let products =
                 max(product::gemm_scratch_len::<T>(m, m, m), product::gemm_scratch_len::<T>(n, n, n));
             max(products, max(method.scratch_len::<T>(m), method.scratch_len::<T>(n)))
@@ -319,6 +319,8 @@ pub struct LayerSlot {
     pub(crate) refreshed: [u64; 2],
     /// Step at which both sides had last been refreshed since the time before.
     pub(crate) completed: u64,
+    /// Has one of them brought something new since then?
+    pub(crate) renewed: bool,
     /// Damping at the last successful refresh.
     pub(crate) refreshed_damping: f64,
     /// Failed refreshes in a row, of the units that are due at each side.
@@ -335,6 +337,7 @@ impl LayerSlot {
         added: 0,
         refreshed: [0; 2],
         completed: 0,
+        renewed: false,
         refreshed_damping: 0.0,
         failures: [0; 2],
         due: [0; 2],

@@ -280,9 +280,12 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                             slot.refreshed[renewed.index()] = self.step;
                         }
                         slot.refreshed_damping = lambda.to_f64();
+                        slot.renewed |= !refreshed.is_kept;
                         if slot.refreshed.iter().all(|&step| step > slot.completed) {
                             slot.completed = self.step;
-                            map.complete(&mut self.layer_state(layer));
+                            if core::mem::take(&mut slot.renewed) {
+                                map.complete(&mut self.layer_state(layer));
+                            }
                         }
                         report.count_success(refreshed, &mut self.slots[layer].failures[side.index()]);
                     }

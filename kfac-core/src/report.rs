@@ -8,6 +8,8 @@ use kfac_linalg::Scalar;
 pub struct RefreshReport {
     /// Units renewed.
     pub units: u32,
+    /// Units among these whose old eigenbasis was good enough, see [`Skipping`](crate::map::Skipping).
+    pub kept: u32,
     /// Units that failed and keep their last good inverse.
     pub failures: u32,
     /// Units of layers without statistics, left alone.
@@ -25,6 +27,7 @@ impl RefreshReport {
     pub(crate) fn count_success(&mut self, refreshed: Refreshed, failures: &mut u8) {
         *failures = 0;
         self.units += 1;
+        self.kept += u32::from(refreshed.is_kept);
         self.zero_traces += u32::from(refreshed.zero_trace);
         self.sweeps = self.sweeps.max(refreshed.sweeps);
         self.flops += refreshed.flops;

@@ -44,7 +44,7 @@ const MAGIC: [u8; 4] = *b"KFAC";
 const VERSION: u16 = 1;
 pub(crate) const CHECKSUM_LEN: usize = 8;
 /// Bytes of a layer's record.
-const SLOT_LEN: usize = 4 + 2 * 8 + 3 * 8 + 8 + 2;
+const SLOT_LEN: usize = 4 + 2 * 8 + 3 * 8 + 8 + 2 + 1;
 const SHAPE_LEN: usize = 4 + 4 + 1;
 pub(crate) const HEAD_LEN: usize = MAGIC.len() + 2 + 1 + 8 + 4;
 
@@ -373,7 +373,8 @@ impl<E, W: FnMut(&[u8]) -> Result<(), E>> Writer<W> {
             self.bytes(&step.to_le_bytes())?;
         }
         self.bytes(&slot.refreshed_damping.to_le_bytes())?;
-        self.bytes(&slot.failures)
+        self.bytes(&slot.failures)?;
+        self.bytes(&[u8::from(slot.renewed)])
     }
 }
 
@@ -427,6 +428,7 @@ impl<'b> Reader<'b> {
             completed: u64::from_le_bytes(self.array()?),
             refreshed_damping: f64::from_le_bytes(self.array()?),
             failures: self.array()?,
+            renewed: self.array()? == [1],
             ..LayerSlot::EMPTY
         })
     }

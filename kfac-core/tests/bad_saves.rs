@@ -111,7 +111,7 @@ fn saved_numbers_that_no_run_leaves_behind_are_refused_with_their_layer() {
     with_saved_state(|kfac, bytes| {
         assert_eq!(with_checksum(bytes.clone()), bytes);
         let step = 19 + 9 * NET.len();
-        let slot = |layer: usize| step + 8 + 4 + 54 * layer;
+        let slot = |layer: usize| step + 8 + 4 + 55 * layer;
         let numbers = slot(NET.len());
         let (nan, infinity) = (f64::NAN.to_le_bytes(), f64::INFINITY.to_le_bytes());
         for (what, at, value, layer) in [

@@ -7,11 +7,10 @@ use common::dense::{Matrix, assert_close, dot};
 use common::net::with_one;
 use common::{Room, bits, random, widened};
 use kfac_core::evidence::{ChainMoments, Moments, OutputGradients, Rows};
-use kfac_core::linalg::eigh::Eigensolver;
 use kfac_core::linalg::{Fast, Kernel, MatMut, MatRef, Reproducible, Scalar};
 use kfac_core::map::{
     ChainLimit, ChainMap, ChainSymmetric, DampingInForce, Diagonal, Eigenbasis, Ekfac, Embedding, FactorMap,
-    Factored, Shifted,
+    Factored, Renewal, Shifted,
 };
 use kfac_core::report::Preconditioned;
 use kfac_core::{LayerError, LayerErrorKind, LayerGradient, LayerShape, Preconditioner};
@@ -112,7 +111,7 @@ impl<T: Scalar> Subject<T> for Factored {
     takes_moments!();
 }
 
-impl<T: Scalar, S: Eigensolver> Subject<T> for Eigenbasis<S> {
+impl<T: Scalar, S: Renewal> Subject<T> for Eigenbasis<S> {
     fn damped_block(&self, seen: &Seen, lambda: f64) -> Matrix {
         seen.a().kron(&seen.g()).shifted(lambda)
     }

@@ -1,11 +1,12 @@
 //! The eigenbasis of one factor, which several maps keep.
 
 use super::{
-    BatchRows, Cost, Cubic, MapError, RefreshUnit, Refreshed, Routine, RowProducts, Workspace, take,
+    BatchRows, Cost, Cubic, MapError, RefreshUnit, Refreshed, Renewal, Routine, RowProducts, Workspace, cube,
+    take,
 };
 use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
-use kfac_linalg::eigh::{Eigensolver, Method};
+use kfac_linalg::eigh::Eigensolver;
 use kfac_linalg::product::{Accumulate, dot, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
 
@@ -13,16 +14,31 @@ use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
 /// to be good.
 pub(super) const DECOMPOSITION: Workspace = Workspace { largest_squares: 2, vectors: 1, ..Workspace::NONE };
 
-/// What a schedule counts on for [`decompose`] by this solver, on either side.
-pub(super) const fn decomposition_cost(method: Method, sweeps: u32) -> Cost {
-    Cost { unit: RefreshUnit::Side, cubic: Cubic::Both(method.flops(1, sweeps)) }
+/// The routine of [`decompose`].
+pub(super) const fn decomposition_routine<S: Renewal>() -> Routine {
+    let method = <S::Solver as Eigensolver>::METHOD;
+    if S::TESTS { Routine::EighAndProducts(method) } else { Routine::Eigh(method) }
 }
 
+/// Flops per `n³` that a schedule counts on for [`decompose`].
+pub(super) fn decomposition_flops<S: Renewal>(renewal: S) -> u64 {
+    let decomposition = <S::Solver as Eigensolver>::METHOD.flops(1, renewal.solver().planned_sweeps(1));
+    decomposition + if S::TESTS { TEST_FLOPS } else { 0 }
+}
+
+/// The same as the cost of either side.
+pub(super) fn decomposition_cost<S: Renewal>(renewal: S) -> Cost {
+    Cost { unit: RefreshUnit::Side, cubic: Cubic::Both(decomposition_flops(renewal)) }
+}
+
+/// Flops of [`is_kept`] per `n³`.
+const TEST_FLOPS: u64 = 4;
+
 /// Eigenvectors into the first square of `arrays` and eigenvalues, not below 0, into its first vector; a warm start from
-/// what was there, if the solver has use for it. On failure nothing is written.
-pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
+/// what was there, if the solver has use for it, or what was there itself. On failure nothing is written.
+pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Renewal>(
     kernel: K,
-    solver: S,
+    renewal: S,
     arrays: &mut SideState<'_, T>,
     side: Side,
     mut scratch: &mut [T],
@@ -32,15 +48,21 @@ pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     let eigenvalues = take(&mut scratch, n)?;
     arrays.write_factor(factor)?;
     let zero_trace = is_zero(factor, n);
+    // A fresh layer's basis is zero, which no orthogonal matrix is.
+    let is_cold = arrays.square[..n * n].iter().all(|&value| value == T::ZERO);
+    let test_flops = if S::TESTS && !is_cold { cube(n).saturating_mul(TEST_FLOPS) } else { 0 };
+    if S::TESTS && !is_cold {
+        if is_kept(kernel, arrays, renewal.tolerance(), [&mut *factor, &mut *basis], scratch)? {
+            return Ok(Refreshed { flops: test_flops, sweeps: 0, zero_trace, is_kept: true });
+        }
+        arrays.write_factor(factor)?;
+    }
     let kept = &mut arrays.square[..n * n];
     basis.copy_from_slice(kept);
-
-    // A fresh layer's basis is zero, which no orthogonal matrix is.
-    let is_cold = kept.iter().all(|&value| value == T::ZERO);
-    let decompose = if is_cold { S::cold::<T, K> } else { S::warm::<T, K> };
+    let decompose = if is_cold { S::Solver::cold::<T, K> } else { S::Solver::warm::<T, K> };
     let a = MatRef::row_major(factor, n, n)?;
     let q = MatMut::row_major(basis, n, n)?;
-    let outcome = decompose(solver, kernel, a, q, eigenvalues, scratch)
+    let outcome = decompose(renewal.solver(), kernel, a, q, eigenvalues, scratch)
         .map_err(|error| MapError::Eigh { side, error })?;
     if basis.iter().chain(&*eigenvalues).any(|value| !value.is_finite()) {
         return Err(MapError::NotFinite { side });
@@ -50,7 +72,41 @@ pub(super) fn decompose<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     for (kept, &found) in arrays.diagonal.iter_mut().zip(&*eigenvalues) {
         *kept = found.maximum(T::ZERO);
     }
-    Ok(Refreshed { flops: S::METHOD.flops(n, outcome.sweeps), sweeps: outcome.sweeps, zero_trace })
+    let flops = <S::Solver as Eigensolver>::METHOD.flops(n, outcome.sweeps).saturating_add(test_flops);
+    Ok(Refreshed { flops, sweeps: outcome.sweeps, zero_trace, is_kept: false })
+}
+
+/// Is the old basis `Q` of a factor still good to `tolerance`? If so, the diagonal of `QᵀAQ` becomes its eigenvalues. `squares`: `A`,
+/// which is lost, and as many numbers again.
+fn is_kept<T: Scalar, K: Kernel<T>>(
+    kernel: K,
+    arrays: &mut SideState<'_, T>,
+    tolerance: f64,
+    [factor, half]: [&mut [T]; 2],
+    scratch: &mut [T],
+) -> Result<bool, MapError> {
+    let (n, one) = (arrays.size, Accumulate::Replace(T::ONE));
+    let q = MatRef::row_major(arrays.square, n, n)?;
+    gemm(kernel, MatMut::row_major(half, n, n)?, one, MatRef::row_major(factor, n, n)?, q, scratch)?;
+    let (half, rotated) = (MatRef::row_major(half, n, n)?, factor);
+    gemm(kernel, MatMut::row_major(rotated, n, n)?, one, q.transposed(), half, scratch)?;
+
+    let (mut all, mut off_diagonal) = (0.0, 0.0);
+    for (row, values) in rotated.chunks_exact(n).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            let square = value.to_f64() * value.to_f64();
+            all += square;
+            off_diagonal += if row == column { 0.0 } else { square };
+        }
+    }
+    // Squares that overflow say nothing: then it is decomposed.
+    let is_kept = f64::is_finite(all) && off_diagonal <= (tolerance * tolerance) * all;
+    if is_kept {
+        for (kept, &found) in arrays.diagonal.iter_mut().zip(rotated.iter().step_by(n + 1)) {
+            *kept = found.maximum(T::ZERO);
+        }
+    }
+    Ok(is_kept)
 }
 
 /// The largest of numbers that are not negative.

@@ -49,7 +49,7 @@ impl<T: Scalar> Map<T> for Diagonal {
         _scratch: &mut [T],
     ) -> Result<Refreshed, MapError> {
         let zero_trace = layer.per_weight.iter().all(|&sum| sum == T::ZERO);
-        Ok(Refreshed { flops: 0, sweeps: 0, zero_trace })
+        Ok(Refreshed { flops: 0, sweeps: 0, zero_trace, is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(

@@ -1,9 +1,10 @@
 use super::basis::{
-    DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest, rows_in_eigenbases,
+    DECOMPOSITION, ROTATION, decompose, decomposition_cost, decomposition_routine, in_eigenbases, largest,
+    rows_in_eigenbases,
 };
 use super::{
-    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed, Routine,
-    RowProducts, RowsMap, RowsRoute, SpectralMap, Workspace,
+    BatchRows, Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed,
+    Renewal, RowProducts, RowsMap, RowsRoute, SpectralMap, Workspace,
 };
 use crate::memory::{LayerState, Layout, SideLayout};
 use crate::shape::Side;
@@ -18,7 +19,7 @@ use kfac_linalg::{Kernel, Scalar};
 /// whose work is bounded, and which begins each refresh from the basis of the last one. The damping is the current one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Eigenbasis<S = Qr> {
-    /// What decomposes the factors.
+    /// What renews the eigenbases.
     pub solver: S,
 }
 
@@ -43,12 +44,15 @@ impl Eigenbasis<Jacobi> {
 
     /// The cost of one refresh, for [`Schedule::worst_step_flops`](crate::schedule::Schedule::worst_step_flops).
     pub const fn refresh_cost(self) -> Cost {
-        decomposition_cost(Method::Jacobi, self.solver.budget.sweeps as u32)
+        Cost {
+            unit: RefreshUnit::Side,
+            cubic: Cubic::Both(Method::Jacobi.flops(1, self.solver.budget.sweeps as u32)),
+        }
     }
 }
 
-impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
-    const NAME: &'static str = match S::METHOD {
+impl<T: Scalar, S: Renewal> Map<T> for Eigenbasis<S> {
+    const NAME: &'static str = match <S::Solver as Eigensolver>::METHOD {
         Method::Qr => "eigenbasis",
         Method::Jacobi => "eigenbasis by jacobi",
     };
@@ -56,11 +60,11 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
     const LAYOUT: Layout = Layout::of_both_sides(SideLayout { square: 1, diagonal: 1, ..SideLayout::MOMENT });
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
-    const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
+    const REFRESH: Workspace = Workspace { routine: decomposition_routine::<S>(), ..DECOMPOSITION };
     const APPLY: Workspace = ROTATION;
 
     fn cost(&self) -> Cost {
-        decomposition_cost(S::METHOD, self.solver.planned_sweeps(1))
+        decomposition_cost(self.solver)
     }
 
     fn refresh<K: Kernel<T>>(
@@ -87,7 +91,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Eigenbasis<S> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> RowsMap<T> for Eigenbasis<S> {
+impl<T: Scalar, S: Renewal> RowsMap<T> for Eigenbasis<S> {
     const ROWS: RowsRoute = RowsRoute::Bases;
 
     fn apply_rows<K: Kernel<T>>(
@@ -123,11 +127,11 @@ fn divide<T: Scalar>(layer: &LayerState<'_, T>, lambda: T, v: &mut [T]) {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> SpectralMap<T> for Eigenbasis<S> {
+impl<T: Scalar, S: Renewal> SpectralMap<T> for Eigenbasis<S> {
     fn curvature(layer: &LayerState<'_, T>, [row, column]: [usize; 2]) -> T {
         layer.output.diagonal[row] * layer.input.diagonal[column]
     }
 }
 
-impl<T: Scalar, S: Eigensolver> FactorMap<T> for Eigenbasis<S> {}
-impl<T: Scalar, S: Eigensolver> MomentMap<T> for Eigenbasis<S> {}
+impl<T: Scalar, S: Renewal> FactorMap<T> for Eigenbasis<S> {}
+impl<T: Scalar, S: Renewal> MomentMap<T> for Eigenbasis<S> {}

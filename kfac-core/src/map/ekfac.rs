@@ -1,9 +1,10 @@
 use super::basis::{
-    DECOMPOSITION, ROTATION, decompose, decomposition_cost, in_eigenbases, largest, rows_in_eigenbases,
+    DECOMPOSITION, ROTATION, decompose, decomposition_cost, decomposition_routine, in_eigenbases, largest,
+    rows_in_eigenbases,
 };
 use super::case_gradients::{CaseGradients, divide_by_second_moments, expect_second_moments};
 use super::{
-    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine,
+    BatchRows, Cost, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Renewal,
     RowProducts, RowsMap, RowsRoute, SpectralMap, Workspace,
 };
 use crate::evidence::{Evidence, Inputs};
@@ -27,7 +28,7 @@ use kfac_linalg::{Kernel, MatRef, Scalar};
 /// George, Laurent, Bouthillier, Ballas and Vincent 2018, arXiv:1806.03884.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ekfac<S = Qr> {
-    /// What decomposes the factors.
+    /// What renews the eigenbases.
     pub solver: S,
 }
 
@@ -45,8 +46,8 @@ impl Ekfac<Jacobi> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
-    const NAME: &'static str = match S::METHOD {
+impl<T: Scalar, S: Renewal> Map<T> for Ekfac<S> {
+    const NAME: &'static str = match <S::Solver as Eigensolver>::METHOD {
         Method::Qr => "ekfac",
         Method::Jacobi => "ekfac by jacobi",
     };
@@ -57,12 +58,12 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
     };
     const UNIT: RefreshUnit = RefreshUnit::Side;
     const DAMPING: DampingInForce = DampingInForce::Current;
-    const REFRESH: Workspace = Workspace { routine: Routine::Eigh(S::METHOD), ..DECOMPOSITION };
+    const REFRESH: Workspace = Workspace { routine: decomposition_routine::<S>(), ..DECOMPOSITION };
     const APPLY: Workspace = ROTATION;
     const PER_CASE: PerCase = PerCase::RotatedSquares;
 
     fn cost(&self) -> Cost {
-        decomposition_cost(S::METHOD, self.solver.planned_sweeps(1))
+        decomposition_cost(self.solver)
     }
 
     fn refresh<K: Kernel<T>>(
@@ -100,7 +101,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Ekfac<S> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> RowsMap<T> for Ekfac<S> {
+impl<T: Scalar, S: Renewal> RowsMap<T> for Ekfac<S> {
     const ROWS: RowsRoute = RowsRoute::Bases;
 
     fn apply_rows<K: Kernel<T>>(
@@ -119,13 +120,13 @@ impl<T: Scalar, S: Eigensolver> RowsMap<T> for Ekfac<S> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> SpectralMap<T> for Ekfac<S> {
+impl<T: Scalar, S: Renewal> SpectralMap<T> for Ekfac<S> {
     fn curvature(layer: &LayerState<'_, T>, [row, column]: [usize; 2]) -> T {
         layer.per_weight[row * layer.input.size + column] * layer.output.normaliser()
     }
 }
 
-impl<T: Scalar, S: Eigensolver> FactorMap<T> for Ekfac<S> {
+impl<T: Scalar, S: Renewal> FactorMap<T> for Ekfac<S> {
     fn learn<K: Kernel<T>, I: Inputs<T> + ?Sized>(
         &self,
         kernel: K,

@@ -1,6 +1,7 @@
-use super::basis::{decompose, largest};
+use super::basis::{decompose, decomposition_flops, largest};
 use super::{
-    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Routine, Workspace, take,
+    Cost, Cubic, DampingInForce, FactorMap, Map, MapError, RefreshUnit, Refreshed, Renewal, Routine,
+    Workspace, take,
 };
 use crate::memory::{LayerState, Layout, Moment, SideLayout};
 use crate::shape::Side;
@@ -42,8 +43,8 @@ impl Embedding<Jacobi> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> Map<T> for Embedding<S> {
-    const NAME: &'static str = match S::METHOD {
+impl<T: Scalar, S: Renewal> Map<T> for Embedding<S> {
+    const NAME: &'static str = match <S::Solver as Eigensolver>::METHOD {
         Method::Qr => "embedding",
         Method::Jacobi => "embedding by jacobi",
     };
@@ -56,12 +57,13 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Embedding<S> {
     };
     const UNIT: RefreshUnit = RefreshUnit::Layer;
     const DAMPING: DampingInForce = DampingInForce::Current;
-    const REFRESH: Workspace = Workspace { routine: Routine::OutputBasis(S::METHOD), ..Workspace::NONE };
+    const REFRESH: Workspace =
+        Workspace { routine: Routine::OutputBasis(<S::Solver as Eigensolver>::METHOD), ..Workspace::NONE };
     /// The half-transformed gradient.
     const APPLY: Workspace = Workspace { per_weight: 1, routine: Routine::LeftProducts, ..Workspace::NONE };
 
     fn cost(&self) -> Cost {
-        let output = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        let output = decomposition_flops(self.solver);
         Cost { unit: RefreshUnit::Layer, cubic: Cubic::Sides { input: 0, output } }
     }
 
@@ -107,4 +109,4 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Embedding<S> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> FactorMap<T> for Embedding<S> {}
+impl<T: Scalar, S: Renewal> FactorMap<T> for Embedding<S> {}

@@ -77,7 +77,7 @@ impl<T: Scalar> Map<T> for Factored {
         PackedMut::new(layer.input.packed, n)?.pack(MatRef::row_major(a_hat, n, n)?)?;
         PackedMut::new(layer.output.packed, m)?.pack(MatRef::row_major(g_hat, m, m)?)?;
         let flops = Map::<T>::cost(self).flops(layer.shape, side);
-        Ok(Refreshed { flops, sweeps: 0, zero_trace })
+        Ok(Refreshed { flops, sweeps: 0, zero_trace, is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(

@@ -26,6 +26,7 @@ mod eigenbasis;
 mod ekfac;
 mod embedding;
 pub(crate) mod factored;
+mod renewal;
 mod rows;
 mod shifted;
 
@@ -36,6 +37,7 @@ pub use eigenbasis::Eigenbasis;
 pub use ekfac::Ekfac;
 pub use embedding::Embedding;
 pub use factored::Factored;
+pub use renewal::{Renewal, Skipping};
 pub(crate) use rows::form_gradient;
 pub use rows::{BatchRows, RowProducts, RowsMap, RowsRoute};
 pub use shifted::Shifted;
@@ -84,7 +86,7 @@ pub trait Map<T: Scalar>: Copy {
         scratch: &mut [T],
     ) -> Result<Refreshed, MapError>;
 
-    /// Called when both sides have been renewed since the last such call.
+    /// Called when both sides have been refreshed since the last such call, and not both of them kept what they had.
     fn complete(&self, layer: &mut LayerState<'_, T>) {
         let _ = layer;
     }
@@ -240,7 +242,7 @@ pub enum Routine {
     /// That of the output side alone, with two squares and a vector of its size.
     OutputBasis(Method),
     /// The same, and products of square matrices, of either side.
-    Chain(Method),
+    EighAndProducts(Method),
     /// That of the smaller side, and the reduction of the larger one to tridiagonal form.
     Reduction(Method),
     /// [`Products`](Self::Products), and the shifted systems of the larger side for every row of the smaller.
@@ -315,6 +317,8 @@ pub struct Refreshed {
     pub sweeps: u32,
     /// Did a factor vanish, or all but vanish, so that damping alone is left: `U = V / λ`?
     pub zero_trace: bool,
+    /// Was the old basis found good enough, and kept?
+    pub is_kept: bool,
 }
 
 /// A refresh or an apply that could not be done.

@@ -1,7 +1,7 @@
-use super::basis::{DECOMPOSITION, decompose, is_zero, rows_in_eigenbases};
+use super::basis::{DECOMPOSITION, decompose, decomposition_flops, is_zero, rows_in_eigenbases};
 use super::{
     BatchRows, Cost, Cubic, DampingInForce, FactorMap, Map, MapError, MomentMap, RefreshUnit, Refreshed,
-    Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
+    Renewal, Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
 };
 use crate::memory::{LayerState, Layout, SideLayout, SideState};
 use crate::shape::Side;
@@ -34,8 +34,8 @@ impl Shifted<Qr> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
-    const NAME: &'static str = match S::METHOD {
+impl<T: Scalar, S: Renewal> Map<T> for Shifted<S> {
+    const NAME: &'static str = match <S::Solver as Eigensolver>::METHOD {
         Method::Qr => "shifted",
         Method::Jacobi => "shifted, jacobi",
     };
@@ -46,7 +46,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
     /// Two squares and a vector as for a decomposition, and the off-diagonal of `T`.
     const REFRESH: Workspace = Workspace {
         vectors: DECOMPOSITION.vectors + 1,
-        routine: Routine::Reduction(S::METHOD),
+        routine: Routine::Reduction(<S::Solver as Eigensolver>::METHOD),
         ..DECOMPOSITION
     };
     /// The half-transformed gradient.
@@ -59,7 +59,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
     };
 
     fn cost(&self) -> Cost {
-        let smaller = S::METHOD.flops(1, self.solver.planned_sweeps(1));
+        let smaller = decomposition_flops(self.solver);
         Cost { unit: RefreshUnit::Side, cubic: Cubic::Sizes { smaller, larger: Method::Qr.flops(1, 0) } }
     }
 
@@ -105,7 +105,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for Shifted<S> {
     }
 }
 
-impl<T: Scalar, S: Eigensolver> RowsMap<T> for Shifted<S> {
+impl<T: Scalar, S: Renewal> RowsMap<T> for Shifted<S> {
     const ROWS: RowsRoute = RowsRoute::Tridiagonal;
 
     fn apply_rows<K: Kernel<T>>(
@@ -140,8 +140,8 @@ fn tridiagonal_form<'a, T: Scalar>(side: &'a SideState<'_, T>) -> Result<Tridiag
     })
 }
 
-impl<T: Scalar, S: Eigensolver> FactorMap<T> for Shifted<S> {}
-impl<T: Scalar, S: Eigensolver> MomentMap<T> for Shifted<S> {}
+impl<T: Scalar, S: Renewal> FactorMap<T> for Shifted<S> {}
+impl<T: Scalar, S: Renewal> MomentMap<T> for Shifted<S> {}
 
 /// `Q` into the square of `arrays`, diagonal and off-diagonal of `T` into its vectors. On failure nothing is written.
 fn reduce<T: Scalar, K: Kernel<T>>(
@@ -166,5 +166,5 @@ fn reduce<T: Scalar, K: Kernel<T>>(
     arrays.diagonal[..n].copy_from_slice(diagonal);
     arrays.diagonal[n..].copy_from_slice(off_diagonal);
     // QR without a sweep.
-    Ok(Refreshed { flops: Method::Qr.flops(n, 0), sweeps: 0, zero_trace })
+    Ok(Refreshed { flops: Method::Qr.flops(n, 0), sweeps: 0, zero_trace, is_kept: false })
 }

@@ -171,7 +171,7 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Shampoo<T, S> {
             .map_err(|error| AxisError::Root(error).at(axis))?;
         let flops = S::METHOD.flops(n, outcome.sweeps).saturating_add(crate::map::cube(n));
         let zero_trace = moment.iter().step_by(n + 1).all(|&value| value == T::ZERO);
-        Ok(Refreshed { flops, sweeps: outcome.sweeps, zero_trace })
+        Ok(Refreshed { flops, sweeps: outcome.sweeps, zero_trace, is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(

@@ -169,7 +169,7 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Soap<T, S> {
             copy.copy_from_slice(tensor.second_moment);
             permute(copy, tensor.second_moment, (shape, axis), order);
         }
-        Ok(Refreshed { flops, sweeps, zero_trace })
+        Ok(Refreshed { flops, sweeps, zero_trace, is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(

@@ -85,7 +85,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainLimit<S> {
         largest_squares: 2,
         vectors: 2,
         per_weight: 0,
-        routine: Routine::Chain(S::METHOD),
+        routine: Routine::EighAndProducts(S::METHOD),
     };
     const APPLY: Workspace = ROTATION;
     const PER_CASE: PerCase = PerCase::Lags;
@@ -139,7 +139,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainLimit<S> {
         layer.input.diagonal.copy_from_slice(mu_a);
         layer.output.diagonal.copy_from_slice(mu_g);
         let flops = Map::<T>::cost(self).flops(layer.shape, side);
-        Ok(Refreshed { flops, sweeps, zero_trace: matches!(split, Split::Replace { .. }) })
+        Ok(Refreshed { flops, sweeps, zero_trace: matches!(split, Split::Replace { .. }), is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(

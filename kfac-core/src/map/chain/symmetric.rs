@@ -110,7 +110,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainSymmetric<S> {
         largest_squares: 2,
         vectors: 2,
         per_weight: 1,
-        routine: Routine::Chain(S::METHOD),
+        routine: Routine::EighAndProducts(S::METHOD),
     };
     const APPLY: Workspace = ROTATION;
     const PER_CASE: PerCase = PerCase::Lags;
@@ -159,7 +159,7 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainSymmetric<S> {
         layer.output.diagonal.copy_from_slice(psi_g);
         layer.per_weight.copy_from_slice(quotients);
         let flops = Map::<T>::cost(self).flops(layer.shape, side);
-        Ok(Refreshed { flops, sweeps, zero_trace: matches!(split, Split::Replace { .. }) })
+        Ok(Refreshed { flops, sweeps, zero_trace: matches!(split, Split::Replace { .. }), is_kept: false })
     }
 
     fn apply<K: Kernel<T>>(
