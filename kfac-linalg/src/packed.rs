@@ -21,6 +21,7 @@
 use crate::error::ShapeError;
 use crate::scalar::Scalar;
 use crate::view::{MatMut, MatRef};
+use core::ops::Range;
 
 /// Numbers in a packed symmetric `n x n` matrix: `n(n+1)/2`. Saturates where no memory holds them.
 pub const fn packed_len(n: usize) -> usize {
@@ -112,11 +113,22 @@ impl<'a, T: Scalar> PackedRef<'a, T> {
     /// [`ShapeError`] when `full` is not `n x n`; nothing is written then.
     pub fn unpack(self, mut full: MatMut<'_, T>) -> Result<(), ShapeError> {
         ShapeError::check([self.n(), self.n()], full.shape())?;
-        for i in 0..self.n() {
-            for j in 0..=i {
-                let x = self.at(i, j);
-                full.set(i, j, x);
-                full.set(j, i, x);
+        let Parts { n, half } = self.parts;
+        // Rows of `F` and `R` are rows of the lower triangle, columns of `S` such of the upper one.
+        let rows = self.data[self.parts.first()..].chunks(half.max(1)).take(n);
+        for (i, row) in rows.enumerate() {
+            write_row(&mut full, i, 0, &row[..half.min(i + 1)]);
+        }
+        let columns = self.data[self.parts.second().min(self.data.len())..].chunks(half.max(1));
+        for (j, column) in columns.enumerate().take(n - half) {
+            write_row(&mut full, half + j, half + j, &column[j..n - half]);
+        }
+        // What has been written decides what has not.
+        for first in (0..n).step_by(TILE) {
+            let below = |first: usize| (first..n).step_by(TILE).map(|at| at..n.min(at + TILE));
+            let tile = first..n.min(first + TILE);
+            for other in below(first) {
+                mirror(&mut full, half, tile.clone(), other);
             }
         }
         Ok(())
@@ -125,6 +137,55 @@ impl<'a, T: Scalar> PackedRef<'a, T> {
     /// The numbers as they lie in memory.
     pub fn data(&self) -> &'a [T] {
         self.data
+    }
+}
+
+/// Rows and columns that are transposed at once.
+const TILE: usize = 16;
+
+/// Writes numbers to row `row`, from column `first` on.
+fn write_row<T: Scalar>(full: &mut MatMut<'_, T>, row: usize, first: usize, numbers: &[T]) {
+    match full.row_mut(row) {
+        Some(row) => row[first..first + numbers.len()].copy_from_slice(numbers),
+        None => numbers.iter().enumerate().for_each(|(at, &x)| full.set(row, first + at, x)),
+    }
+}
+
+/// Copies the elements between two ranges, of which `low` is the lower or the same, to where they are not yet: in the first `half`
+/// columns from the lower triangle to the upper one, beyond them the other way.
+fn mirror<T: Scalar>(full: &mut MatMut<'_, T>, half: usize, low: Range<usize>, high: Range<usize>) {
+    if low == high || (low.contains(&half) && low.start < half) {
+        for j in low {
+            for i in high.start.max(j + 1)..high.end {
+                let (from, to) = if j < half { ([i, j], [j, i]) } else { ([j, i], [i, j]) };
+                let x = full.as_ref().at(from[0], from[1]);
+                full.set(to[0], to[1], x);
+            }
+        }
+        return;
+    }
+    let (from, to) = if low.start < half { (high, low) } else { (low, high) };
+    if from.len() < TILE || to.len() < TILE {
+        for (i, j) in from.flat_map(|i| to.clone().map(move |j| (i, j))) {
+            let x = full.as_ref().at(i, j);
+            full.set(j, i, x);
+        }
+        return;
+    }
+    let mut tile = [[T::ZERO; TILE]; TILE];
+    for (numbers, i) in tile.iter_mut().zip(from.clone()) {
+        match full.as_ref().row(i).and_then(|row| row[to.start..].first_chunk()) {
+            Some(chunk) => *numbers = *chunk,
+            None => numbers.iter_mut().zip(to.clone()).for_each(|(x, j)| *x = full.as_ref().at(i, j)),
+        }
+    }
+    // All lengths are constants, so that the columns are shuffled in registers.
+    for at in 0..TILE {
+        let column: [T; TILE] = core::array::from_fn(|i| tile[i][at]);
+        match full.row_mut(to.start + at).and_then(|row| row[from.start..].first_chunk_mut()) {
+            Some(chunk) => *chunk = column,
+            None => write_row(full, to.start + at, from.start, &column),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use kfac_linalg::{MatMut, MatRef, PackedMut, PackedRef, ShapeError, packed_len};
 
 #[test]
 fn packing_and_unpacking_a_symmetric_matrix_is_exact() {
-    for n in [0, 1, 2, 3, 4, 5, 16, 17] {
+    for n in [0, 1, 2, 3, 4, 5, 16, 17, 31, 32, 33, 47, 64, 70, 101] {
         let mut full: Vec<f32> = random(n * n, 1);
         for i in 0..n {
             for j in 0..i {
@@ -20,6 +20,12 @@ fn packing_and_unpacking_a_symmetric_matrix_is_exact() {
         let mut back = vec![0.0; n * n];
         packed.unpack(MatMut::row_major(&mut back, n, n).unwrap()).unwrap();
         assert_eq!(full, back, "n = {n}");
+        // Column by column, with gaps between them.
+        let mut back = vec![7.0; n * (n + 3)];
+        packed.unpack(MatMut::with_strides(&mut back, [n, n], [1, n + 3]).unwrap()).unwrap();
+        for (row, gaps) in back.chunks(n + 3).map(|column| column.split_at(n)).enumerate() {
+            assert_eq!((&full[row * n..][..n], [7.0; 3].as_slice()), gaps, "n = {n}, row {row}");
+        }
     }
 }
 
