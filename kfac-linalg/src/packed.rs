@@ -180,8 +180,8 @@ fn mirror<T: Scalar>(full: &mut MatMut<'_, T>, half: usize, low: Range<usize>, h
         }
     }
     // All lengths are constants, so that the columns are shuffled in registers.
-    for at in 0..TILE {
-        let column: [T; TILE] = core::array::from_fn(|i| tile[i][at]);
+    let columns: [[T; TILE]; TILE] = core::array::from_fn(|j| core::array::from_fn(|i| tile[i][j]));
+    for (at, column) in columns.into_iter().enumerate() {
         match full.row_mut(to.start + at).and_then(|row| row[from.start..].first_chunk_mut()) {
             Some(chunk) => *chunk = column,
             None => write_row(full, to.start + at, from.start, &column),
