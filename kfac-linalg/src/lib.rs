@@ -89,6 +89,7 @@ mod view;
 pub use arch::InstructionSet;
 pub use error::{ScratchError, ShapeError};
 pub use kernel::{Fast, Kernel, Reproducible, ReproducibleOn};
+pub use lengths::largest_len;
 pub use packed::{PackedMut, PackedRef, packed_len};
 pub use scalar::Scalar;
 pub use storage::Aligned;

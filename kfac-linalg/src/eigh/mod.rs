@@ -73,7 +73,14 @@ pub enum EighError {
         /// small one, where many of them nearly depend on each other; two passes then left them apart from orthonormal.
         pivot: f64,
     },
-    /// The damping of a step is negative, infinite or NaN. Nothing was written.
+    /// A step's estimate of its error is larger than what is accepted. Nothing was written.
+    Inaccurate {
+        /// [`Refreshed::inverse_error`](refresh::Refreshed::inverse_error), or NaN where a number on the way to it is beyond
+        /// the largest.
+        inverse_error: f64,
+    },
+    /// The damping of a step is negative, infinite or NaN, or too small to be divided by where an old eigenvalue is zero.
+    /// Nothing was written.
     Damping {
         /// The number that was given.
         value: f64,
@@ -102,6 +109,12 @@ impl fmt::Display for EighError {
                     f,
                     "the old basis is of no use for this matrix: its smallest relative pivot is {pivot:e}"
                 )
+            }
+            Self::Inaccurate { inverse_error } => {
+                write!(f, "the step leaves an estimated relative error of {inverse_error:e} in the inverse")
+            }
+            Self::Damping { value } if *value >= 0.0 && value.is_finite() => {
+                write!(f, "the damping must be above zero where an old eigenvalue is zero, found {value:e}")
             }
             Self::Damping { value } => {
                 write!(f, "the damping must be finite and not negative, found {value:e}")
