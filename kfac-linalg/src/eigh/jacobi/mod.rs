@@ -54,7 +54,7 @@ impl Budget {
 }
 
 /// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares, whose rows are padded to
-/// whole registers, and a few rows.
+/// whole registers, and a few rows; on 64-bit targets copies of operands too. At most `2 n² + 470 n + 200`.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;

@@ -19,7 +19,7 @@ use super::scale::Scale;
 use super::{EighError, Outcome, check_shapes};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
-use crate::lengths::countable;
+use crate::lengths::{countable, largest_len};
 use crate::scalar::Scalar;
 use crate::storage::{IN_LINE, from_line};
 use crate::view::{MatMut, MatRef};
@@ -28,14 +28,19 @@ use reduce::{Columns, Reduce};
 
 pub(crate) use iterate::QrTasks;
 
-/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: at most a square, 110 rows, and that of
-/// products.
+/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix.
+///
+/// At most `n² + 330 n + 200`, of which up to `300 n` hold copies of operands, on 64-bit targets; see the table in
+/// [`eigh`](super).
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }
     let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), IN_LINE + iterate_len(n));
-    n + if reduce > iterate { reduce } else { iterate }
+    n + largest_len([reduce, iterate])
 }
 
 /// Numbers that the iteration works with: strips, rotations, one sweep, and the order of the eigenvalues.
@@ -76,8 +81,12 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     }
 }
 
-/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: half a square, 110 rows, and that of products.
+/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: at most `n²/2 + 580 n + 200`, of which up to `450 n`
+/// hold copies of operands, on 64-bit targets.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }

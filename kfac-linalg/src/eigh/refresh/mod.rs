@@ -90,7 +90,7 @@ pub struct Refreshed {
     ///
     /// To first order in the rotation between the bases. Up to [`LARGEST_ERROR`] it is within a fifth of the truth, mostly
     /// a few per cent above it; between unrelated matrices up to 1.7 times too large. It says nothing where `A + λI` is not
-    /// positive definite: from the eigenvectors of `A`, a step with `-A` takes the signs of all eigenvalues wrong and
+    /// positive definite: from the eigenvectors of `A`, a step with `-A` takes the signs of eigenvalues wrong and
     /// estimates no error.
     pub inverse_error: f64,
 }
