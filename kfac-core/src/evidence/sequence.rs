@@ -18,7 +18,7 @@ impl<'a, T: Scalar> Sequence<'a, T> {
     /// A [`ShapeError`] when the rows are no multiple of `steps`.
     pub fn new(rows: MatRef<'a, T>, steps: usize) -> Result<Self, ShapeError> {
         if steps == 0 || !rows.rows().is_multiple_of(steps) {
-            return Err(ShapeError { expected: [steps, rows.cols()], found: [rows.rows(), rows.cols()] });
+            return Err(ShapeError::new([steps, rows.cols()], [rows.rows(), rows.cols()]));
         }
         Ok(Self { rows, steps, lengths: None })
     }
@@ -32,10 +32,10 @@ impl<'a, T: Scalar> Sequence<'a, T> {
         let found = [rows.rows(), rows.cols()];
         let longest = lengths.iter().copied().max().unwrap_or(0);
         if longest > steps {
-            return Err(ShapeError { expected: [steps, rows.cols()], found: [longest, rows.cols()] });
+            return Err(ShapeError::new([steps, rows.cols()], [longest, rows.cols()]));
         }
         if steps == 0 || lengths.len().checked_mul(steps) != Some(rows.rows()) {
-            return Err(ShapeError { expected: [lengths.len().saturating_mul(steps), rows.cols()], found });
+            return Err(ShapeError::new([lengths.len().saturating_mul(steps), rows.cols()], found));
         }
         Ok(Self { rows, steps, lengths: Some(lengths) })
     }

@@ -250,7 +250,7 @@ impl Quantity {
         if expected == found {
             return Ok(());
         }
-        Err(LayerErrorKind::Shape { quantity: self, error: ShapeError { expected, found } })
+        Err(LayerErrorKind::Shape { quantity: self, error: ShapeError::new(expected, found) })
     }
 }
 

@@ -49,7 +49,7 @@ pub fn factor<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), CholeskyError> {
     let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check("A", [n, n], a.shape())?;
     ScratchError::check(factor_scratch_len::<T>(n), scratch.len())?;
     if n == 0 {
         return Ok(());

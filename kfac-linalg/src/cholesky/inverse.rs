@@ -65,14 +65,15 @@ pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
 /// contents of `a` are lost then, as with [`CholeskyError::Overflow`]. [`CholeskyError::Shape`], [`CholeskyError::Scratch`]; `a` is untouched then.
 ///
 /// # Source
-/// The module names it.
+/// Goodnight 1979, A tutorial on the SWEEP operator, The American Statistician 33:149; here block by block, each block
+/// by its Cholesky factor.
 pub fn inverse<T: Scalar, K: Kernel<T>>(
     kernel: K,
     mut a: MatMut<'_, T>,
     scratch: &mut [T],
 ) -> Result<Outcome, CholeskyError> {
     let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check("A", [n, n], a.shape())?;
     ScratchError::check(inverse_scratch_len::<T>(n), scratch.len())?;
     if n == 0 {
         return Ok(Outcome { log_determinant: 0.0 });

@@ -41,7 +41,7 @@
 //!     }
 //!     assert!(d.iter().zip([1.0, 2.0, 4.0]).all(|(d, exact)| (d - exact).abs() < 1e-14));
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<(), kfac_linalg::Error>(())
 //! ```
 
 pub mod jacobi;
@@ -75,9 +75,9 @@ const _: () = {
 /// The shapes of every solver: gives `n`, of `n x n` matrices and `n` eigenvalues.
 fn check_shapes<T: Scalar>(a: &MatRef<'_, T>, q: &MatMut<'_, T>, d: &[T]) -> Result<usize, EighError> {
     let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
-    ShapeError::check([n, n], q.shape())?;
-    ShapeError::check([n, 1], [d.len(), 1])?;
+    ShapeError::check("A", [n, n], a.shape())?;
+    ShapeError::check("Q", [n, n], q.shape())?;
+    ShapeError::check_len("d", n, d.len())?;
     Ok(n)
 }
 

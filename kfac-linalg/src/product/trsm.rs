@@ -153,8 +153,8 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
 /// Every error; else the shape of `B`.
 fn check<T: Scalar>(t: MatRef<'_, T>, b: MatRef<'_, T>, scratch: &[T]) -> Result<[usize; 2], TrsmError> {
     let (n, cols) = (t.rows(), b.cols());
-    ShapeError::check([n, n], t.shape())?;
-    ShapeError::check([n, cols], b.shape())?;
+    ShapeError::check("T", [n, n], t.shape())?;
+    ShapeError::check("B", [n, cols], b.shape())?;
     ScratchError::check(trsm_scratch_len::<T>(n, cols), scratch.len())?;
     // Without right-hand sides nothing bounds the order of the triangle.
     for index in 0..if cols == 0 { 0 } else { n } {

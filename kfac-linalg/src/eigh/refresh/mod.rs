@@ -114,7 +114,7 @@ pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
 /// approximations to the new ones there.
 ///
 /// Eigenvalues ascend; eigenvector `j` is column `j` of `q`. The new `d` are the Rayleigh quotients of the new basis to
-/// second order, see the module. Negative old ones count as zero.
+/// second order, see [the module](self). Negative old ones count as zero.
 ///
 /// `Ok` says that the columns are orthonormal and finite, not that they are near eigenvectors: for a matrix that has
 /// nothing to do with the old basis that takes many steps. How near they are says [`Refreshed::inverse_error`]; a caller
@@ -154,7 +154,7 @@ pub const fn step_scratch_len<T: Scalar>(n: usize) -> usize {
 /// // Eigenvalues of the new matrix, 1.55 -+ sqrt(0.55² + 0.35²), to second order.
 /// let root = (0.55_f64 * 0.55 + 0.35 * 0.35).sqrt();
 /// assert!((d[0] - (1.55 - root)).abs() < 1e-4 && (d[1] - (1.55 + root)).abs() < 1e-4);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), kfac_linalg::Error>(())
 /// ```
 pub fn step<T: Scalar, K: Kernel<T>>(
     kernel: K,
@@ -326,7 +326,7 @@ pub const fn step_or_cold_scratch_len<T: Scalar>(n: usize, fallback: Method) -> 
 /// let found = refresh::step_or_cold(Reproducible, a, view, &mut d, settings, &mut scratch)?;
 /// assert!(matches!(found, Refresh::Cold { cause: EighError::Inaccurate { .. }, .. }));
 /// assert!((d[0] - 1.0).abs() < 1e-15 && (d[1] - 3.0).abs() < 1e-15);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), kfac_linalg::Error>(())
 /// ```
 pub fn step_or_cold<T: Scalar, K: Kernel<T>, S: Eigensolver>(
     kernel: K,
