@@ -586,8 +586,10 @@ fn wrong_shapes_and_short_scratch_are_refused() {
     };
     let short = EighError::Scratch(ScratchError { needed, found: 5 });
     assert_eq!(run(a, &mut d, &mut scratch[..5]), short);
-    let shape = |expected, found| EighError::Shape(ShapeError { expected, found });
-    assert_eq!(run(a, &mut d[..2], &mut scratch), shape([3, 1], [2, 1]));
-    assert_eq!(run(a.block(0..3, 0..2).unwrap(), &mut d, &mut scratch), shape([3, 3], [3, 2]));
+    assert_eq!(run(a, &mut d[..2], &mut scratch), EighError::Shape(ShapeError::vector("d", 3, 2)));
+    assert_eq!(
+        run(a.block(0..3, 0..2).unwrap(), &mut d, &mut scratch),
+        EighError::Shape(ShapeError::matrix("A", [3, 3], [3, 2]))
+    );
     assert_eq!((q, d), ([7.0; 9], [7.0; 3]));
 }
