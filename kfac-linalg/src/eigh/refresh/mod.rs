@@ -236,8 +236,9 @@ fn attempt<T: Scalar, K: Kernel<T>>(
     }
     let [off_diagonal, inverse_error] =
         kernel.run(Estimate { l: step.l, beta, lambda, vectors: &mut *vectors });
-    // Written so that NaN is too large.
-    if largest_error.is_some_and(|largest| !(inverse_error <= largest)) {
+    // Written so that NaN is refused.
+    let taken = largest_error.is_none_or(|largest| inverse_error <= largest);
+    if !taken {
         return Err(EighError::Inaccurate { inverse_error });
     }
     step.solve()?;
