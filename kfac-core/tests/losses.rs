@@ -153,7 +153,7 @@ fn targets_and_buffers_that_do_not_fit_are_refused() {
     for loss in [Loss::Square, Loss::Bernoulli] {
         assert_eq!(loss.value(&OUTPUTS, Target::Class(0)), Err(LossError::WrongTarget));
         assert_eq!(loss.gradient(&OUTPUTS, Target::Class(0), &mut g), Err(LossError::WrongTarget));
-        let short = LossError::Shape(ShapeError::new([3, 1], [2, 1]));
+        let short = LossError::Shape(ShapeError::vector("another slice", 3, 2));
         assert_eq!(loss.value(&OUTPUTS, Target::Values(&[0.0; 2])), Err(short));
         assert_eq!(loss.gradient(&OUTPUTS, Target::Values(&[0.0; 2]), &mut g), Err(short));
         assert_eq!(loss.gradient(&OUTPUTS, VALUES, &mut g[..2]), Err(short));
