@@ -93,6 +93,18 @@ fn the_table_of_kib_is_that_of_the_docs() {
     assert_eq!(table.concat(), ["2.9", "4.8", "6.4", "8.6", "18.4", "20.1", "68.7", "57.9"]);
 }
 
+#[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+#[test]
+fn small_matrices_need_little() {
+    let qr = [2, 25].map(qr::scratch_len::<f32>);
+    let single_block = [
+        cholesky::factor_scratch_len::<f32>(25),
+        cholesky::inverse_scratch_len::<f32>(25),
+        cholesky::solve_scratch_len::<f32>(25, 1),
+    ];
+    assert_eq!((qr, single_block), ([598, 4506], [2608, 3632, 3120]));
+}
+
 #[test]
 fn the_largest_length_is_one_of_them() {
     const LARGEST: usize = largest_len([3, 9, 0, 9, 4]);
