@@ -256,7 +256,7 @@ fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {
     if outputs.len() == other.len() {
         return Ok(());
     }
-    Err(LossError::Shape(ShapeError::new([outputs.len(), 1], [other.len(), 1])))
+    Err(LossError::Shape(ShapeError::vector("another slice", outputs.len(), other.len())))
 }
 
 /// A target or a buffer that does not fit.
