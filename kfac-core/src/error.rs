@@ -222,7 +222,7 @@ impl From<ProductError> for LayerErrorKind {
         match error {
             ProductError::Scratch(error) => Self::Scratch(error),
             ProductError::Shape(error) => Self::Internal(error),
-            _ => Self::Internal(ShapeError { expected: [0; 2], found: [0; 2] }),
+            _ => Self::Internal(ShapeError::new([0; 2], [0; 2])),
         }
     }
 }
@@ -239,7 +239,7 @@ impl fmt::Display for LayerErrorKind {
             Self::NoSuchLayer { layers } => write!(f, "the network has only {layers} layers"),
             Self::MissingLayer => f.write_str("it is missing, and all layers belong together"),
             Self::RepeatedLayer => f.write_str("it is there twice"),
-            Self::Shape { quantity, error: ShapeError { expected, found } } => write!(
+            Self::Shape { quantity, error: ShapeError { expected, found, .. } } => write!(
                 f,
                 "wrong shape of the {quantity}: {} x {} instead of {} x {}",
                 found[0], found[1], expected[0], expected[1]

@@ -30,7 +30,7 @@ impl<'a, T: Scalar> LayerGradient<'a, T> {
         layer: usize,
         shape: LayerShape,
     ) -> Result<(Self, &'a mut [T]), LayerError> {
-        let error = ShapeError { expected: [shape.weights(), 1], found: [flat.len(), 1] };
+        let error = ShapeError::new([shape.weights(), 1], [flat.len(), 1]);
         let (block, tail) = flat
             .split_at_mut_checked(shape.weights())
             .ok_or(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer))?;
@@ -54,7 +54,7 @@ impl<'a, T: Scalar> LayerGradient<'a, T> {
                 quantity.expect([shape.outputs(), 1], [bias.len(), 1])
             }
             Some(bias) => {
-                let error = ShapeError { expected: [0, 1], found: [bias.len(), 1] };
+                let error = ShapeError::new([0, 1], [bias.len(), 1]);
                 Err(LayerErrorKind::Shape { quantity, error })
             }
         }

@@ -31,6 +31,14 @@
 //! without layers: Shampoo and SOAP. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
 //! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
+//!
+//! # Features
+//!
+//! - `std` (default): links the standard library, which `alloc` comes with; kernels detect vector instructions at run
+//!   time.
+//! - `alloc`: `Preconditioner::on_heap`, storage for networks whose shape is known at run time.
+//! - `matrixmultiply`: products of [`Fast`](linalg::Fast) from that crate where kfac-linalg has no vector instructions
+//!   of its own (aarch64, wasm).
 #![no_std]
 #![forbid(unsafe_code)]
 

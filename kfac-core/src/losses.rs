@@ -115,7 +115,7 @@ impl Loss {
         same_length(outputs, gradient)?;
         let needed = self.bits_needed(outputs.len());
         if bits.len() < needed {
-            return Err(LossError::Shape(ShapeError { expected: [needed, 1], found: [bits.len(), 1] }));
+            return Err(LossError::Shape(ShapeError::new([needed, 1], [bits.len(), 1])));
         }
         match self {
             Self::Square => {
@@ -162,7 +162,7 @@ impl Loss {
     ) -> Result<(), LossError> {
         same_length(outputs, gradient)?;
         let Some(&output) = outputs.get(column) else {
-            return Err(LossError::Shape(ShapeError { expected: [outputs.len(), 1], found: [column, 1] }));
+            return Err(LossError::Shape(ShapeError::new([outputs.len(), 1], [column, 1])));
         };
         match self {
             Self::Square => {
@@ -289,7 +289,7 @@ fn same_length<T>(outputs: &[T], other: &[T]) -> Result<(), LossError> {
     if outputs.len() == other.len() {
         return Ok(());
     }
-    Err(LossError::Shape(ShapeError { expected: [outputs.len(), 1], found: [other.len(), 1] }))
+    Err(LossError::Shape(ShapeError::vector("another slice", outputs.len(), other.len())))
 }
 
 /// A target or a buffer that does not fit.

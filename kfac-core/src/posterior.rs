@@ -131,7 +131,7 @@ impl<'p, 's, T: Scalar, M: SpectralMap<T>, K: Kernel<T>> Posterior<'p, 's, T, M,
         let shape = self.shape(layer)?;
         let (found, expected) = ([v.len(), 1], [shape.weights(), 1]);
         if found != expected {
-            let error = ShapeError { expected, found };
+            let error = ShapeError::new(expected, found);
             return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error });
         }
         let mut squares = SquareSum::new(Quantity::Gradient);

@@ -343,7 +343,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
         if !rest.is_empty() {
             let layer = self.net.len().saturating_sub(1);
             let expected = self.net.iter().map(|shape| shape.weights()).sum();
-            let error = ShapeError { expected: [expected, 1], found: [expected + rest.len(), 1] };
+            let error = ShapeError::new([expected, 1], [expected + rest.len(), 1]);
             return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer));
         }
         let mut rest = gradients;

@@ -339,7 +339,7 @@ fn evidence_that_does_not_fit_its_own_description_is_a_shape_error() {
         (Sequence::with_lengths(rows, 3, &[1, 4]), [3, 5], [4, 5]),
         (Sequence::with_lengths(rows, 0, &[]), [0, 5], found),
     ] {
-        assert_eq!(sequence.err(), Some(ShapeError { expected, found }));
+        assert_eq!(sequence.err(), Some(ShapeError::new(expected, found)));
     }
     let window = Window::new(2, [3, 5], [2, 2]);
     assert!(Patches::new(&numbers, window).is_ok());

@@ -22,7 +22,7 @@ const WEIGHTS: usize = 15 + 15 + 12;
 const CASES: usize = 7;
 
 fn shape(quantity: Quantity, expected: [usize; 2], found: [usize; 2]) -> LayerErrorKind {
-    LayerErrorKind::Shape { quantity, error: ShapeError { expected, found } }
+    LayerErrorKind::Shape { quantity, error: ShapeError::new(expected, found) }
 }
 
 fn at<T>(layer: usize, kind: LayerErrorKind) -> Result<T, LayerError> {

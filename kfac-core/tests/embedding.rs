@@ -201,7 +201,7 @@ fn tokens_with_a_bias_are_unit_vectors_with_a_one_behind_them() {
 #[test]
 fn ids_that_do_not_fit_their_description_are_refused_by_name() {
     let ids = [0, 1, 2, 3, 4, 5];
-    let shape = |expected, found| Some(EvidenceError::Shape(ShapeError { expected, found }));
+    let shape = |expected, found| Some(EvidenceError::Shape(ShapeError::new(expected, found)));
     assert_eq!(Tokens::new(&ids, 6, 4).err(), shape([4, 1], [6, 1]));
     assert_eq!(Tokens::new(&ids, 6, 0).err(), shape([0, 1], [6, 1]));
     assert_eq!(Tokens::with_lengths(&ids, 6, 3, &[1, 2, 3]).err(), shape([9, 1], [6, 1]));

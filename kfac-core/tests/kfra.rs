@@ -244,8 +244,10 @@ fn a_refused_moment_is_named_and_leaves_its_layer_as_it_was() {
     let bad_rows = MatRef::row_major(&bad_rows, 4, 3).unwrap();
     let moment = |values: [f64; 4]| Matrix::new(2, 2, values.to_vec());
     let identity = moment([1.0, 0.0, 0.0, 1.0]);
-    let shape =
-        |quantity, expected, found| LayerErrorKind::Shape { quantity, error: ShapeError { expected, found } };
+    let shape = |quantity, expected, found| LayerErrorKind::Shape {
+        quantity,
+        error: ShapeError::new(expected, found),
+    };
     let not_finite = |quantity, row, column| LayerErrorKind::NotFinite { quantity, row, column };
     let g = Quantity::OutputMoment;
     for round in 0..2 {
@@ -289,7 +291,7 @@ fn a_step_of_the_recursion_that_cannot_be_taken_is_named_and_writes_nothing() {
     let view = |rows, cols| MatRef::row_major(&numbers, rows, cols).unwrap();
     let mut g_bar = [7.0; 9];
     let mut scratch = [0.0; 4000];
-    let shape = |expected, found| Err(KfraError::Shape(ShapeError { expected, found }));
+    let shape = |expected, found| Err(KfraError::Shape(ShapeError::new(expected, found)));
     let mut check = |what: &str, step: &Step<'_>, size, len, error| {
         let moment = MatMut::row_major(&mut g_bar, size, size).unwrap();
         assert_eq!(step(moment, &mut scratch[..len]), error, "{what}");

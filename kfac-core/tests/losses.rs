@@ -65,7 +65,7 @@ fn columns_of_the_root_make_the_hessian() {
         }
         common::dense::assert_close(&format!("{loss:?}"), &sum.data, &fisher(loss).data, 1e-15);
         let refused = loss.hessian_column(&OUTPUTS, 3, &mut [0.0; 3]);
-        let error = ShapeError { expected: [3, 1], found: [3, 1] };
+        let error = ShapeError::new([3, 1], [3, 1]);
         assert_eq!(refused, Err(LossError::Shape(error)), "{loss:?}");
     }
 }
@@ -153,7 +153,7 @@ fn targets_and_buffers_that_do_not_fit_are_refused() {
     for loss in [Loss::Square, Loss::Bernoulli] {
         assert_eq!(loss.value(&OUTPUTS, Target::Class(0)), Err(LossError::WrongTarget));
         assert_eq!(loss.gradient(&OUTPUTS, Target::Class(0), &mut g), Err(LossError::WrongTarget));
-        let short = LossError::Shape(ShapeError { expected: [3, 1], found: [2, 1] });
+        let short = LossError::Shape(ShapeError::vector("another slice", 3, 2));
         assert_eq!(loss.value(&OUTPUTS, Target::Values(&[0.0; 2])), Err(short));
         assert_eq!(loss.gradient(&OUTPUTS, Target::Values(&[0.0; 2]), &mut g), Err(short));
         assert_eq!(loss.gradient(&OUTPUTS, VALUES, &mut g[..2]), Err(short));
@@ -173,7 +173,7 @@ fn targets_and_buffers_that_do_not_fit_are_refused() {
     let error = Loss::Bernoulli.value(&OUTPUTS, Target::Values(&[0.0, f64::NAN, 1.0])).unwrap_err();
     let sentence = "target 1 is NaN, a binary cross-entropy takes numbers from 0 to 1";
     assert_eq!(error.to_string(), sentence);
-    let few = LossError::Shape(ShapeError { expected: [4, 1], found: [3, 1] });
+    let few = LossError::Shape(ShapeError::new([4, 1], [3, 1]));
     assert_eq!(Loss::Square.sampled_gradient(&OUTPUTS, &[0; 3], &mut g), Err(few));
     let v: Vec<f64> = random(2, 1);
     assert!(Loss::Square.fisher_product(&OUTPUTS, &v, &OUTPUTS).is_err());

@@ -172,7 +172,7 @@ fn a_case_without_a_position_is_no_case() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let x = random::<f64>(6 * FEATURES, 1);
-    let shape = |expected, found| Some(EvidenceError::Shape(ShapeError { expected, found }));
+    let shape = |expected, found| Some(EvidenceError::Shape(ShapeError::new(expected, found)));
     assert_eq!(Normalised::new(matrix(&x), 4).err(), shape([4, 3], [6, 3]));
     assert_eq!(Normalised::new(matrix(&x), 0).err(), shape([0, 3], [6, 3]));
     assert_eq!(Normalised::with_lengths(matrix(&x), 3, &[1, 4]).err(), shape([3, 3], [4, 3]));
@@ -196,11 +196,11 @@ fn what_does_not_fit_is_refused_by_name() {
     let bad = MatRef::row_major(&spoilt, 6, 3).unwrap();
     let of_shape = |expected, found| LayerErrorKind::Shape {
         quantity: Quantity::OutputGradients,
-        error: ShapeError { expected, found },
+        error: ShapeError::new(expected, found),
     };
     let of_inputs = |expected, found| LayerErrorKind::Shape {
         quantity: Quantity::Inputs,
-        error: ShapeError { expected, found },
+        error: ShapeError::new(expected, found),
     };
     let not_finite = LayerErrorKind::NotFinite { quantity: Quantity::OutputGradients, row: 1, column: 2 };
     for (shape, gradients, error) in [

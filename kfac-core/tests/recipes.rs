@@ -11,7 +11,7 @@ fn heavy_ball_keeps_a_share_of_the_last_step_and_goes_downhill() {
     let mut delta = [1.0, -2.0];
     heavy_ball(&mut delta, &[4.0, 8.0], 0.25, 0.5).unwrap();
     assert_eq!(delta, [0.5 - 1.0, -1.0 - 2.0]);
-    let error = Err(ShapeError { expected: [2, 1], found: [1, 1] });
+    let error = Err(ShapeError::new([2, 1], [1, 1]));
     assert_eq!(heavy_ball(&mut delta, &[4.0], 0.25, 0.5), error);
     assert_eq!(delta, [-0.5, -3.0]);
 }

@@ -1,22 +1,4 @@
-//! Symmetric matrices in `n(n+1)/2` numbers: rectangular full packed storage.
-//!
-//! The usual packed triangle has rows of every length, which no product can read. Cut the lower triangle in two
-//! triangles and a rectangle instead, `h = ceil(n / 2)`:
-//!
-//! ```text
-//!     A = [ F . ]    F: h x h triangle          n = 5, h = 3         n = 4, h = 2
-//!         [ R S ]    R: (n-h) x h rectangle     f00 s00 s10          s00 s10
-//!                    S: (n-h) x (n-h) triangle  f10 f11 s11          f00 s11
-//!                                               f20 f21 f22          f10 f11
-//!                                               r00 r01 r02          r00 r01
-//!                                               r10 r11 r12          r10 r11
-//! ```
-//!
-//! `F` and the transpose of `S` fill one square (one row higher when `n` is even), `R` follows. Each of the three
-//! is a strided view, rows `h` apart, so [`syrk`](crate::product::syrk) writes straight into them.
-//!
-//! This is the row-major counterpart of LAPACK's format of the same name (Gustavson, Waśniewski, Dongarra and
-//! Langou 2010, ACM TOMS 37:18).
+//! Symmetric matrices in `n(n+1)/2` numbers, see [`PackedRef`].
 
 use crate::error::ShapeError;
 use crate::scalar::Scalar;
@@ -66,11 +48,30 @@ impl Parts {
     }
 
     fn check<T>(self, data: &[T]) -> Result<(), ShapeError> {
-        ShapeError::check_len(packed_len(self.n), data.len())
+        ShapeError::check_room(packed_len(self.n), data.len())
     }
 }
 
-/// A packed symmetric matrix to read, `n x n`.
+/// A packed symmetric matrix to read, `n x n`, in `n(n+1)/2` numbers: rectangular full packed storage.
+///
+/// The usual packed triangle has rows of every length, which no product can read. Cut the lower triangle in two
+/// triangles and a rectangle instead, `h = ceil(n / 2)`:
+///
+/// ```text
+///     A = [ F . ]    F: h x h triangle          n = 5, h = 3         n = 4, h = 2
+///         [ R S ]    R: (n-h) x h rectangle     f00 s00 s10          s00 s10
+///                    S: (n-h) x (n-h) triangle  f10 f11 s11          f00 s11
+///                                               f20 f21 f22          f10 f11
+///                                               r00 r01 r02          r00 r01
+///                                               r10 r11 r12          r10 r11
+/// ```
+///
+/// `F` and the transpose of `S` fill one square (one row higher when `n` is even), `R` follows. Each of the three
+/// is a strided view, rows `h` apart, so [`syrk`](crate::product::syrk) writes straight into them.
+///
+/// # Source
+/// The row-major counterpart of LAPACK's format of the same name: Gustavson, Waśniewski, Dongarra and Langou 2010, ACM
+/// TOMS 37:18.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedRef<'a, T> {
     data: &'a [T],
@@ -81,7 +82,7 @@ impl<'a, T: Scalar> PackedRef<'a, T> {
     /// Views the first [`packed_len`] numbers of `data` as a symmetric `n x n` matrix.
     ///
     /// # Errors
-    /// [`ShapeError`] when `data` is shorter; both as `[length, 1]`.
+    /// [`ShapeError`] when `data` is shorter.
     pub fn new(data: &'a [T], n: usize) -> Result<Self, ShapeError> {
         let parts = Parts::new(n);
         parts.check(data)?;
@@ -112,7 +113,7 @@ impl<'a, T: Scalar> PackedRef<'a, T> {
     /// # Errors
     /// [`ShapeError`] when `full` is not `n x n`; nothing is written then.
     pub fn unpack(self, mut full: MatMut<'_, T>) -> Result<(), ShapeError> {
-        ShapeError::check([self.n(), self.n()], full.shape())?;
+        ShapeError::check("the full matrix", [self.n(), self.n()], full.shape())?;
         let Parts { n, half } = self.parts;
         // Rows of `F` and `R` are rows of the lower triangle, columns of `S` such of the upper one.
         let rows = self.data[self.parts.first()..].chunks(half.max(1)).take(n);
@@ -200,7 +201,7 @@ impl<'a, T: Scalar> PackedMut<'a, T> {
     /// Views the first [`packed_len`] numbers of `data` as a symmetric `n x n` matrix.
     ///
     /// # Errors
-    /// [`ShapeError`] when `data` is shorter; both as `[length, 1]`.
+    /// [`ShapeError`] when `data` is shorter.
     pub fn new(data: &'a mut [T], n: usize) -> Result<Self, ShapeError> {
         let parts = Parts::new(n);
         parts.check(data)?;
@@ -264,7 +265,7 @@ impl<'a, T: Scalar> PackedMut<'a, T> {
     /// # Errors
     /// [`ShapeError`] when `full` is not `n x n`; nothing is written then.
     pub fn pack(&mut self, full: MatRef<'_, T>) -> Result<(), ShapeError> {
-        ShapeError::check([self.n(), self.n()], full.shape())?;
+        ShapeError::check("the full matrix", [self.n(), self.n()], full.shape())?;
         for i in 0..self.n() {
             for j in 0..=i {
                 self.set(i, j, full.at(i, j));

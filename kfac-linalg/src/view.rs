@@ -3,7 +3,8 @@
 //! Safe code throughout: a view holds exactly the part of the slice from its first to its last element, so an
 //! index computed wrongly is caught by the slice and never leaves it.
 
-use crate::error::ShapeError;
+use crate::error::{Fault, ShapeError};
+use crate::scalar::Scalar;
 use core::ops::Range;
 
 /// Where the elements of a view lie in its slice.
@@ -29,7 +30,7 @@ impl Layout {
     /// The span, if `len` numbers hold it.
     fn span_within(&self, len: usize) -> Result<usize, ShapeError> {
         let span = self.span().unwrap_or(usize::MAX);
-        ShapeError::check_len(span, len).map(|()| span)
+        ShapeError::check_room(span, len).map(|()| span)
     }
 
     /// Whether two elements share memory.
@@ -64,10 +65,14 @@ impl Layout {
     fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<(Self, Range<usize>), ShapeError> {
         let ends = [rows.end, cols.end];
         if rows.start > rows.end || cols.start > cols.end {
-            return Err(ShapeError { expected: [rows.start, cols.start], found: ends });
+            return Err(ShapeError {
+                fault: Fault::Reversed,
+                expected: [rows.start, cols.start],
+                found: ends,
+            });
         }
         if rows.end > self.rows || cols.end > self.cols {
-            return Err(ShapeError { expected: [self.rows, self.cols], found: ends });
+            return Err(ShapeError { fault: Fault::Outside, expected: [self.rows, self.cols], found: ends });
         }
         let block = Self { rows: rows.len(), cols: cols.len(), ..self };
         match block.span() {
@@ -125,7 +130,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// Rows one after the other: `(i, j)` lies at `i * cols + j`.
     ///
     /// # Errors
-    /// [`ShapeError`] when `data` holds fewer than `rows * cols` numbers; both as `[length, 1]`.
+    /// [`Fault::TooShort`] when `data` holds fewer than `rows * cols` numbers.
     pub fn row_major(data: &'a [T], rows: usize, cols: usize) -> Result<Self, ShapeError> {
         Self::with_strides(data, [rows, cols], [cols, 1])
     }
@@ -133,7 +138,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// `(i, j)` lies at `i * strides[0] + j * strides[1]`. Elements may share memory: a stride of 0 repeats one.
     ///
     /// # Errors
-    /// [`ShapeError`] when the last element lies outside of `data`; both as `[length, 1]`.
+    /// [`Fault::TooShort`] when the last element lies outside of `data`.
     pub fn with_strides(data: &'a [T], shape: [usize; 2], strides: [usize; 2]) -> Result<Self, ShapeError> {
         let ([rows, cols], [row_stride, col_stride]) = (shape, strides);
         let layout = Layout { rows, cols, row_stride, col_stride };
@@ -183,8 +188,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// The block of the given rows and columns.
     ///
     /// # Errors
-    /// [`ShapeError`] with the ends of the two ranges, and this view's shape, which one of them exceeds; or the starts,
-    /// where a range ends before it.
+    /// [`Fault::Outside`] when a range ends beyond this view, [`Fault::Reversed`] when one ends before it begins.
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &self.data[range], layout })
@@ -226,7 +230,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// Rows one after the other: `(i, j)` lies at `i * cols + j`.
     ///
     /// # Errors
-    /// [`ShapeError`] when `data` holds fewer than `rows * cols` numbers; both as `[length, 1]`.
+    /// [`Fault::TooShort`] when `data` holds fewer than `rows * cols` numbers.
     pub fn row_major(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self, ShapeError> {
         Self::with_strides(data, [rows, cols], [cols, 1])
     }
@@ -234,8 +238,8 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// `(i, j)` lies at `i * strides[0] + j * strides[1]`.
     ///
     /// # Errors
-    /// [`ShapeError`] when the last element lies outside of `data` (both as `[length, 1]`), or when two elements
-    /// would share memory (the strides of a row-major matrix of this shape, and the strides found).
+    /// [`Fault::TooShort`] when the last element lies outside of `data`, [`Fault::Overlap`] when two elements would share
+    /// memory.
     pub fn with_strides(
         data: &'a mut [T],
         shape: [usize; 2],
@@ -245,7 +249,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
         let layout = Layout { rows, cols, row_stride, col_stride };
         let span = layout.span_within(data.len())?;
         if layout.overlaps_itself() {
-            return Err(ShapeError { expected: [cols, 1], found: strides });
+            return Err(ShapeError { fault: Fault::Overlap, expected: [cols, 1], found: strides });
         }
         Ok(Self { data: &mut data[..span], layout })
     }
@@ -316,8 +320,7 @@ impl<'a, T: Copy> MatMut<'a, T> {
     /// The block of the given rows and columns.
     ///
     /// # Errors
-    /// [`ShapeError`] with the ends of the two ranges, and this view's shape, which one of them exceeds; or the starts,
-    /// where a range ends before it.
+    /// [`Fault::Outside`] when a range ends beyond this view, [`Fault::Reversed`] when one ends before it begins.
     pub fn block(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, ShapeError> {
         let (layout, range) = self.layout.block(rows, cols)?;
         Ok(Self { data: &mut self.data[range], layout })
@@ -371,12 +374,45 @@ impl<'a, T: Copy> MatMut<'a, T> {
         }
     }
 
+    /// Multiplies every element by `x`: `C <- x C`.
+    ///
+    /// Before a product that [adds](crate::product::Accumulate::Add), this is the `β` of `C = β C + α A B`. For `β = 0`
+    /// take [`Replace`](crate::product::Accumulate::Replace): infinity or NaN times zero is NaN.
+    ///
+    /// ```
+    /// use kfac_linalg::product::{Accumulate, syrk_lower, syrk_scratch_len};
+    /// use kfac_linalg::{MatMut, MatRef, Reproducible};
+    ///
+    /// // A moving average: C = 0.75 C + 0.25 XᵀX.
+    /// let (mut c, x) = ([4.0_f32, 0.0, 8.0, 4.0], [1.0, 2.0]);
+    /// let mut view = MatMut::row_major(&mut c, 2, 2)?;
+    /// view.scale(0.75);
+    /// let scratch = &mut [0.0; syrk_scratch_len::<f32>(2, 1)];
+    /// syrk_lower(Reproducible, view, Accumulate::Add(0.25), MatRef::row_major(&x, 1, 2)?, scratch)?;
+    /// assert_eq!(c, [3.25, 0.0, 6.5, 4.0]);
+    /// # Ok::<(), kfac_linalg::Error>(())
+    /// ```
+    pub fn scale(&mut self, x: T)
+    where
+        T: Scalar,
+    {
+        if self.cols() == 0 {
+            return;
+        }
+        for i in 0..self.rows() {
+            match self.row_mut(i) {
+                Some(row) => row.iter_mut().for_each(|a| *a *= x),
+                None => (0..self.cols()).for_each(|j| self.set(i, j, x * self.at(i, j))),
+            }
+        }
+    }
+
     /// Copies `other`, element by element.
     ///
     /// # Errors
     /// [`ShapeError`] when the shapes differ; nothing is written then.
     pub fn copy_from(&mut self, other: MatRef<'_, T>) -> Result<(), ShapeError> {
-        ShapeError::check(self.shape(), other.shape())?;
+        ShapeError::check("the other matrix", self.shape(), other.shape())?;
         if self.cols() == 0 {
             return Ok(());
         }

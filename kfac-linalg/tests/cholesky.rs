@@ -207,6 +207,7 @@ fn a_singular_matrix_is_refused() {
     let failure = With(Reproducible).inverse(&mut a, 3).unwrap_err();
     assert_eq!(failure, CholeskyError::NotPositiveDefinite { pivot: 2, value: 0.0 });
     assert_eq!(failure.to_string(), "the matrix is not positive definite: pivot 2 is 0e0");
+    assert_eq!(failure.to_string(), "the matrix is not positive definite: pivot 2 is 0e0");
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn the_inverse_of_an_ill_conditioned_matrix() {
 #[test]
 fn shapes_and_scratch_are_checked_before_anything_is_written() {
     let mut a = [4.0_f64; 6];
-    let oblong = CholeskyError::Shape(ShapeError { expected: [2, 2], found: [2, 3] });
+    let oblong = CholeskyError::Shape(ShapeError::matrix("A", [2, 2], [2, 3]));
     let refused = cholesky::factor(Reproducible, MatMut::row_major(&mut a, 2, 3).unwrap(), &mut []);
     assert_eq!(refused, Err(oblong));
     let refused = cholesky::inverse(Reproducible, MatMut::row_major(&mut a, 2, 3).unwrap(), &mut []);

@@ -140,9 +140,9 @@ fn bad_input_is_named_with<T: Scalar, K: Kernel<T>, S: Eigensolver>(kernel: K, s
     assert_eq!(run(a, &mut d, &mut scratch), EighError::NotFinite { row: 2, col: 1 });
     let short = EighError::Scratch(ScratchError { needed, found: needed - 1 });
     assert_eq!(run(a, &mut d, &mut scratch[1..]), short);
-    let short = EighError::Shape(ShapeError { expected: [3, 1], found: [2, 1] });
+    let short = EighError::Shape(ShapeError::vector("d", 3, 2));
     assert_eq!(run(a, &mut d[..2], &mut scratch), short);
-    let oblong = EighError::Shape(ShapeError { expected: [3, 3], found: [3, 2] });
+    let oblong = EighError::Shape(ShapeError::matrix("A", [3, 3], [3, 2]));
     assert_eq!(run(a.block(0..3, 0..2).unwrap(), &mut d, &mut scratch), oblong);
     assert!(d.iter().all(|&x| x == seven));
 }

@@ -6,7 +6,7 @@ use kfac_linalg::eigh::roots::{Below, Floor, Root, RootError};
 use kfac_linalg::eigh::{EighError, Jacobi, Method, Qr, jacobi, qr, roots};
 use kfac_linalg::product::{gemm_scratch_len, syrk_scratch_len, trsm_lower, trsm_scratch_len, trsm_upper};
 use kfac_linalg::shifted;
-use kfac_linalg::{MatMut, MatRef, Reproducible, ShapeError};
+use kfac_linalg::{Fault, MatMut, MatRef, Reproducible, ShapeError};
 
 const MOST: usize = usize::MAX;
 
@@ -82,12 +82,12 @@ fn views_without_columns_are_filled_and_copied_at_once() {
 fn a_matrix_of_another_order_than_its_basis_is_refused_for_its_shape() {
     for order in [2, 1 << 40, MOST] {
         let (mut q, mut d) = ([1.0_f32], [1.0_f32]);
-        let expected = EighError::Shape(ShapeError { expected: [order, order], found: [1, 1] });
+        let expected = EighError::Shape(ShapeError::matrix("Q", [order, order], [1, 1]));
         let mut view = MatMut::row_major(&mut q, 1, 1).unwrap();
-        let (a, settings) = (repeated(order), Settings { lambda: 0.1, fallback: Qr });
+        let (a, settings) = (repeated(order), Settings::new(0.1, Qr));
         let found = refresh::step_or_cold(Reproducible, a, view.reborrow(), &mut d, settings, &mut []);
         assert_eq!(found, Err(expected));
-        let settings = Settings { lambda: 0.1, fallback: Jacobi::default() };
+        let settings = Settings::new(0.1, Jacobi::default());
         let found = refresh::step_or_cold(Reproducible, a, view, &mut d, settings, &mut []);
         assert_eq!(found, Err(expected));
     }
@@ -99,8 +99,19 @@ fn errors_name_what_is_wrong() {
     let view = MatRef::row_major(&numbers, 3, 3).unwrap();
     #[expect(clippy::reversed_empty_ranges, reason = "that is the case")]
     let reversed = view.block(3..1, 0..2).unwrap_err();
-    assert_eq!(reversed, ShapeError { expected: [3, 0], found: [1, 2] });
-    assert_eq!(view.block(1..4, 0..2).unwrap_err(), ShapeError { expected: [3, 3], found: [4, 2] });
+    assert_eq!(reversed, ShapeError { fault: Fault::Reversed, expected: [3, 0], found: [1, 2] });
+    assert_eq!(reversed.to_string(), "the block ends before it begins: from (3, 0) to (1, 2)");
+    let outside = view.block(1..4, 0..2).unwrap_err();
+    assert_eq!(outside, ShapeError { fault: Fault::Outside, expected: [3, 3], found: [4, 2] });
+    assert_eq!(outside.to_string(), "the block ends at (4, 2), outside of 3 x 3");
+    let mut numbers = numbers;
+    let overlap = MatMut::with_strides(&mut numbers, [4, 3], [2, 1]).unwrap_err();
+    assert_eq!(overlap, ShapeError { fault: Fault::Overlap, expected: [3, 1], found: [2, 1] });
+    let message =
+        "two elements of the view share memory: its strides are 2 and 1, row after row they would be 3 and 1";
+    assert_eq!(overlap.to_string(), message);
+    let other = ShapeError::new([3, 4], [2, 1]);
+    assert_eq!((other.fault, other.to_string().as_str()), (Fault::Other, "3 x 4 expected, found 2 x 1"));
 
     // The floor itself, not the harmless part that was given.
     let root = |floor| Root { order: 2, floor, below: Below::Raise }.of_eigenvalues(&[1e30_f32], &mut [0.0]);
@@ -114,6 +125,7 @@ fn errors_name_what_is_wrong() {
     let scratch = &mut vec![0.0; cholesky::solve_scratch_len::<f32>(1, 1)];
     let found = cholesky::solve(Reproducible, l, MatMut::row_major(&mut [1.0], 1, 1).unwrap(), scratch);
     assert_eq!(found, Err(CholeskyError::NotPositiveDefinite { pivot: 0, value: f64::from(1e-40_f32) }));
+    assert_eq!(found.unwrap_err().to_string(), "pivot 0 is 9.99994610111476e-41, too small to be inverted");
 }
 
 #[test]

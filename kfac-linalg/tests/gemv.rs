@@ -108,10 +108,10 @@ fn shapes_that_do_not_fit_are_refused_before_anything_is_written() {
     let (kernel, replace) = (Fast::detect(), Accumulate::Replace(1.0));
     let a = MatRef::row_major(&[1.0; 6], 2, 3).unwrap();
     let mut y = [7.0; 3];
-    let refused = Err(ShapeError { expected: [3, 3], found: [2, 3] });
+    let refused = Err(ShapeError::matrix("A", [3, 3], [2, 3]));
     assert_eq!(gemv(kernel, &mut y, replace, a, &[1.0; 3]), refused);
     assert_eq!(gemv_dots(kernel, &mut y, replace, a, &[1.0; 3]), refused);
-    let refused = Err(ShapeError { expected: [2, 2], found: [2, 3] });
+    let refused = Err(ShapeError::matrix("A", [2, 2], [2, 3]));
     assert_eq!(gemv(kernel, &mut y[..2], replace, a, &[1.0; 2]), refused);
     assert_eq!(gemv_dots(kernel, &mut y[..2], replace, a, &[1.0; 2]), refused);
     assert_eq!(y, [7.0; 3]);

@@ -169,10 +169,10 @@ fn bad_input_is_named_and_leaves_the_result_untouched() {
     assert_eq!(run(a, &mut d, &mut scratch), EighError::NotFinite { row: 2, col: 1 });
     let needed = jacobi::scratch_len::<f32>(3);
     assert_eq!(run(a, &mut d, &mut scratch[..5]), EighError::Scratch(ScratchError { needed, found: 5 }));
-    let short = EighError::Shape(ShapeError { expected: [3, 1], found: [2, 1] });
+    let short = EighError::Shape(ShapeError::vector("d", 3, 2));
     assert_eq!(run(a, &mut d[..2], &mut scratch), short);
     let oblong = a.block(0..3, 0..2).unwrap();
-    let oblong_error = EighError::Shape(ShapeError { expected: [3, 3], found: [3, 2] });
+    let oblong_error = EighError::Shape(ShapeError::matrix("A", [3, 3], [3, 2]));
     assert_eq!(run(oblong, &mut d, &mut scratch), oblong_error);
     assert_eq!(d, [7.0; 3]);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::random;
-use kfac_linalg::{MatMut, MatRef, PackedMut, PackedRef, ShapeError, packed_len};
+use kfac_linalg::{Error, Fault, MatMut, MatRef, PackedMut, PackedRef, ShapeError, packed_len};
 
 #[test]
 fn packing_and_unpacking_a_symmetric_matrix_is_exact() {
@@ -77,15 +77,15 @@ fn the_rows_of_the_documented_picture() {
 #[test]
 fn packed_storage_refuses_what_does_not_fit() {
     let mut numbers = [0.0_f64; 5];
-    let short = ShapeError { expected: [6, 1], found: [5, 1] };
+    let short = ShapeError { fault: Fault::TooShort, expected: [6, 1], found: [5, 1] };
     assert_eq!(PackedRef::new(&numbers, 3).unwrap_err(), short);
-    assert_eq!(short.to_string(), "expected 6 x 1, found 5 x 1");
+    assert_eq!(short.to_string(), "the slice holds 5 numbers, 6 are needed");
     let mut packed = PackedMut::new(&mut numbers, 2).unwrap();
     let oblong = MatRef::row_major(&[0.0; 6], 2, 3).unwrap();
-    assert_eq!(packed.pack(oblong), Err(ShapeError { expected: [2, 2], found: [2, 3] }));
+    assert_eq!(packed.pack(oblong), Err(ShapeError::matrix("the full matrix", [2, 2], [2, 3])));
     let mut square = [0.0; 9];
     let square = MatMut::row_major(&mut square, 3, 3).unwrap();
-    assert_eq!(packed.unpack(square), Err(ShapeError { expected: [2, 2], found: [3, 3] }));
+    assert_eq!(packed.unpack(square), Err(ShapeError::matrix("the full matrix", [2, 2], [3, 3])));
 }
 
 #[test]
@@ -93,14 +93,14 @@ fn a_view_must_lie_inside_its_slice() {
     let numbers = [0.0_f64; 12];
     assert_eq!(
         MatRef::row_major(&numbers, 3, 5).unwrap_err(),
-        ShapeError { expected: [15, 1], found: [12, 1] }
+        ShapeError { fault: Fault::TooShort, expected: [15, 1], found: [12, 1] }
     );
     assert!(MatRef::with_strides(&numbers, [3, 3], [4, 1]).is_ok(), "the last row needs no full stride");
     assert!(MatRef::with_strides(&numbers, [3, 3], [4, 2]).is_err());
     assert!(MatRef::with_strides(&numbers, [3, 4], [0, 0]).is_ok(), "reading one number twelve times");
     assert!(MatRef::with_strides(&numbers, [0, 9], [99, 99]).is_ok(), "an empty matrix lies anywhere");
     let endless = MatRef::with_strides(&numbers, [2, 2], [usize::MAX, usize::MAX]).unwrap_err();
-    assert_eq!(endless, ShapeError { expected: [usize::MAX, 1], found: [12, 1] });
+    assert_eq!(endless, ShapeError { fault: Fault::TooShort, expected: [usize::MAX, 1], found: [12, 1] });
 }
 
 /// Whether a view of this layout gives two of its elements the same place, by trying all.
@@ -135,10 +135,44 @@ fn blocks_and_transposes_show_the_same_numbers() {
     assert_eq!(block.row(2), None);
     assert_eq!(block.transposed().row(0), None, "a column of a row-major matrix is no slice");
     assert!(whole.block(4..4, 5..5).unwrap().data().is_empty());
-    assert_eq!(whole.block(0..5, 0..5).unwrap_err(), ShapeError { expected: [4, 5], found: [5, 5] });
+    assert_eq!(
+        whole.block(0..5, 0..5).unwrap_err(),
+        ShapeError { fault: Fault::Outside, expected: [4, 5], found: [5, 5] }
+    );
 
     let mut block = MatMut::row_major(&mut numbers, 4, 5).unwrap().block(0..2, 0..2).unwrap();
     block.copy_from(MatRef::row_major(&[-1.0, -2.0, -3.0, -4.0], 2, 2).unwrap().transposed()).unwrap();
     block.reborrow().transposed().set(0, 1, -9.0);
     assert_eq!(numbers[..7], [-1.0, -3.0, 2.0, 3.0, 4.0, -9.0, -4.0]);
+}
+
+#[test]
+fn scaling_touches_every_element_of_a_view_and_no_gap() {
+    for (strides, len) in [([3, 1], 6), ([1, 2], 6), ([7, 2], 12)] {
+        let mut numbers: Vec<f32> = (0..len).map(|i| i as f32).collect();
+        let mut view = MatMut::with_strides(&mut numbers, [2, 3], strides).unwrap();
+        view.scale(-0.5);
+        let at: Vec<usize> = (0..6).map(|at| at / 3 * strides[0] + at % 3 * strides[1]).collect();
+        for (i, &x) in numbers.iter().enumerate() {
+            assert_eq!(x, if at.contains(&i) { -0.5 * i as f32 } else { i as f32 }, "{strides:?}, {i}");
+        }
+    }
+    MatMut::<f32>::with_strides(&mut [], [usize::MAX, 0], [1, 1]).unwrap().scale(2.0);
+}
+
+#[test]
+fn every_error_becomes_the_one_of_the_crate() {
+    fn shifted_by_nothing() -> Result<(), Error> {
+        let mut b = [1.0_f64; 4];
+        let view = MatMut::row_major(&mut b, 2, 2)?;
+        kfac_linalg::cholesky::inverse(kfac_linalg::Reproducible, view, &mut [])?;
+        Ok(())
+    }
+    let error = shifted_by_nothing().unwrap_err();
+    let Error::Cholesky(kfac_linalg::cholesky::CholeskyError::Scratch(short)) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((error.to_string(), short.found), (short.to_string(), 0));
+    let shape = ShapeError::vector("d", 3, 2);
+    assert_eq!(Error::from(shape).to_string(), "d holds 2 numbers, 3 expected");
 }

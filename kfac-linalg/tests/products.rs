@@ -217,7 +217,7 @@ fn dot_sums_sixteen_lanes_and_joins_them_in_halves() {
         let want = (four[0] + four[2]) + (four[1] + four[3]);
         assert_eq!(dot(&x, &y).unwrap().to_bits(), want.to_bits(), "n = {n}");
     }
-    assert_eq!(dot(&[1.0], &[1.0, 2.0]), Err(ShapeError { expected: [1, 1], found: [2, 1] }));
+    assert_eq!(dot(&[1.0], &[1.0, 2.0]), Err(ShapeError::vector("another slice", 1, 2)));
 }
 
 #[test]
@@ -229,12 +229,13 @@ fn shapes_that_do_not_fit_are_refused_before_anything_is_written() {
     let replace = Accumulate::Replace(1.0);
 
     let refused = gemm(Reproducible, MatMut::row_major(&mut c, 2, 2).unwrap(), replace, a, b, &mut []);
-    assert_eq!(refused, Err(ProductError::Shape(ShapeError { expected: [3, 3], found: [2, 3] })));
+    assert_eq!(refused, Err(ProductError::Shape(ShapeError::matrix("B", [3, 3], [2, 3]))));
+    assert_eq!(refused.unwrap_err().to_string(), "B is 2 x 3, 3 x 3 expected");
     let refused =
         gemm(Reproducible, MatMut::row_major(&mut c, 1, 2).unwrap(), replace, a, b.transposed(), &mut []);
-    assert_eq!(refused, Err(ProductError::Shape(ShapeError { expected: [2, 2], found: [1, 2] })));
+    assert_eq!(refused, Err(ProductError::Shape(ShapeError::matrix("C", [2, 2], [1, 2]))));
     let refused = syrk_lower(Reproducible, MatMut::row_major(&mut c, 2, 2).unwrap(), replace, a, &mut []);
-    assert_eq!(refused, Err(ProductError::Shape(ShapeError { expected: [2, 2], found: [2, 3] })));
+    assert_eq!(refused, Err(ProductError::Shape(ShapeError::matrix("X", [2, 2], [2, 3]))));
     let refused =
         syrk_lower(Reproducible, MatMut::row_major(&mut c, 2, 2).unwrap(), replace, a.transposed(), &mut []);
     if let needed @ 1.. = syrk_scratch_len::<f64>(2, 3) {

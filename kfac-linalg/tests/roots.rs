@@ -208,7 +208,10 @@ fn what_has_no_root_is_named_and_leaves_the_result_untouched() {
         matches!(run(floor(Floor::Relative(f32::NAN)), [1.0; 3]), RootError::Floor { value } if value.is_nan())
     );
     assert_eq!(run(plain(1), [1.0, 1e-40, 1.0]), RootError::Overflow { index: 1 });
-    assert_eq!(found.to_string(), "eigenvalue 0 is -5e-1, negative by more than the floor");
+    assert_eq!(
+        found.to_string(),
+        "eigenvalue 0 is -5e-1, negative by more than the floor (where that is rounding: `Floor::Relative(n * EPSILON)`)"
+    );
 }
 
 #[test]
@@ -223,10 +226,13 @@ fn wrong_shapes_and_short_scratch_are_refused() {
     };
     let short = RootError::Scratch(ScratchError { needed, found: 4 });
     assert_eq!(run(q, &[1.0; 3], &mut scratch[..4]), short);
-    let shape = |expected, found| RootError::Shape(ShapeError { expected, found });
-    assert_eq!(run(q, &[1.0; 2], &mut scratch), shape([2, 2], [3, 3]));
-    assert_eq!(run(q.block(0..3, 0..2).unwrap(), &[1.0; 3], &mut scratch), shape([3, 3], [3, 2]));
-    assert_eq!(plain(2).of_eigenvalues(&[1.0; 3], &mut [0.0; 2]).unwrap_err(), shape([3, 1], [2, 1]));
+    let shape = |name, expected, found| RootError::Shape(ShapeError::matrix(name, expected, found));
+    assert_eq!(run(q, &[1.0; 2], &mut scratch), shape("Q", [2, 2], [3, 3]));
+    assert_eq!(run(q.block(0..3, 0..2).unwrap(), &[1.0; 3], &mut scratch), shape("Q", [3, 3], [3, 2]));
+    assert_eq!(
+        plain(2).of_eigenvalues(&[1.0; 3], &mut [0.0; 2]).unwrap_err(),
+        RootError::Shape(ShapeError::vector("the result", 3, 2))
+    );
     assert_eq!(to, [7.0; 9]);
 }
 

@@ -247,19 +247,19 @@ fn wrong_shapes_and_short_scratch_are_refused() {
         assert_eq!(b, [7.0; 8]);
         error
     };
-    let shape = |expected, found| ShiftedError::Shape(ShapeError { expected, found });
+    let vector = |name, expected, found| ShiftedError::Shape(ShapeError::vector(name, expected, found));
     let a = system.reduced();
     let short = ShiftedError::Scratch(ScratchError { needed, found: needed - 1 });
     assert_eq!(run(a, shifts, needed - 1), short);
-    assert_eq!(run(a, Shifts { d: &system.d[..1], ..shifts }, needed), shape([2, 1], [1, 1]));
+    assert_eq!(run(a, Shifts { d: &system.d[..1], ..shifts }, needed), vector("d", 2, 1));
     assert_eq!(
         run(Tridiagonal { diagonal: &system.diagonal[1..], ..a }, shifts, needed),
-        shape([4, 1], [3, 1])
+        vector("the diagonal", 4, 3)
     );
     let long = Tridiagonal { off_diagonal: &system.diagonal, ..a };
-    assert_eq!(run(long, shifts, needed), shape([3, 1], [4, 1]));
+    assert_eq!(run(long, shifts, needed), vector("the off-diagonal", 3, 4));
     let oblong = Tridiagonal { q: a.q.block(0..4, 0..3).unwrap(), ..a };
-    assert_eq!(run(oblong, shifts, needed), shape([4, 4], [4, 3]));
+    assert_eq!(run(oblong, shifts, needed), ShiftedError::Shape(ShapeError::matrix("Q", [4, 4], [4, 3])));
 }
 
 /// The moving average, decay 0.95, of 100 batches of 128 Gaussian vectors whose variances fall as `i^-2`.

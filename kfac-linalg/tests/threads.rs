@@ -34,7 +34,7 @@ fn gemm_equals_one_thread<T: Scalar, K: Kernel<T>>(kernel: K) {
             gemm(kernel, view, accumulate, a, b, &mut vec![nan::<T>(); gemm_scratch_len::<T>(m, n, k)])
                 .unwrap();
             let count = threads(count);
-            let scratch = &mut vec![nan::<T>(); threads_gemm_scratch_len::<T>(count, [m, n, k])];
+            let scratch = &mut vec![nan::<T>(); threads_gemm_scratch_len::<T>(count, m, n, k)];
             let view = MatMut::with_strides(&mut several, [m, n], strides).unwrap();
             OnThreads::new(kernel, count).gemm(view, accumulate, a, b, scratch).unwrap();
             assert!(one == several, "{m} x {n} x {k}, strides {strides:?}, {count} threads");
@@ -55,7 +55,7 @@ fn syrk_equals_one_thread<T: Scalar, K: Kernel<T>>(kernel: K) {
         let accumulate = Accumulate::Add(T::from_f64(-0.7));
         for (count, strides) in [1, 2, 3, 8].into_iter().flat_map(|t| layouts([n, n]).map(|s| (t, s))) {
             let count = threads(count);
-            let mut scratch = AlignedVec::<T>::zeros(threads_syrk_scratch_len::<T>(count, [n, k]));
+            let mut scratch = AlignedVec::<T>::zeros(threads_syrk_scratch_len::<T>(count, n, k));
             let (mut one, mut several) = (before.clone(), before.clone());
             let view = MatMut::with_strides(&mut one, [n, n], strides).unwrap();
             syrk_lower(kernel, view, accumulate, x, &mut scratch).unwrap();
@@ -85,7 +85,7 @@ fn syrk_gives_the_bits_of_one_thread_in_every_storage() {
 fn short_scratch_is_refused_before_anything_is_written() {
     let (mut c, x) = ([7.0; 4], [1.0; 6]);
     let x = MatRef::row_major(&x, 3, 2).unwrap();
-    let needed = threads_syrk_scratch_len::<f64>(threads(2), [2, 3]);
+    let needed = threads_syrk_scratch_len::<f64>(threads(2), 2, 3);
     let view = MatMut::row_major(&mut c, 2, 2).unwrap();
     let scratch = &mut vec![0.0; needed - 1];
     let refused =

@@ -147,9 +147,9 @@ fn bad_input_is_named_and_leaves_the_result_untouched() {
     let found = run(&a, &mut d, &mut e, &mut scratch[1..]);
     assert_eq!(found, EighError::Scratch(ScratchError { needed, found: needed - 1 }));
     let found = run(&a, &mut d[1..], &mut e, &mut scratch);
-    assert_eq!(found, EighError::Shape(ShapeError { expected: [3, 1], found: [2, 1] }));
+    assert_eq!(found, EighError::Shape(ShapeError::vector("d", 3, 2)));
     let found = run(&a, &mut d, &mut e[1..], &mut scratch);
-    assert_eq!(found, EighError::Shape(ShapeError { expected: [2, 1], found: [1, 1] }));
+    assert_eq!(found, EighError::Shape(ShapeError::vector("the off-diagonal", 2, 1)));
     a[7] = f32::INFINITY;
     assert_eq!(run(&a, &mut d, &mut e, &mut scratch), EighError::NotFinite { row: 2, col: 1 });
     assert_eq!((d, e), ([7.0; 3], [7.0; 2]));

@@ -148,10 +148,10 @@ fn what_cannot_be_solved_is_refused_by_name_and_nothing_is_written() {
     }
     let t = MatRef::row_major(&[1.0; 4], 2, 2).unwrap();
     let refused = trsm_lower(Reproducible, t, MatMut::row_major(&mut b, 3, 2).unwrap(), scratch);
-    assert_eq!(refused, Err(TrsmError::Shape(ShapeError { expected: [2, 2], found: [3, 2] })));
+    assert_eq!(refused, Err(TrsmError::Shape(ShapeError::matrix("B", [2, 2], [3, 2]))));
     let oblong = MatRef::row_major(&[1.0; 6], 2, 3).unwrap();
     let refused = trsm_upper(Reproducible, oblong, MatMut::row_major(&mut b, 2, 3).unwrap(), scratch);
-    assert_eq!(refused, Err(TrsmError::Shape(ShapeError { expected: [2, 2], found: [2, 3] })));
+    assert_eq!(refused, Err(TrsmError::Shape(ShapeError::matrix("T", [2, 2], [2, 3]))));
     let refused = trsm_lower(Reproducible, t, MatMut::row_major(&mut b, 2, 3).unwrap(), &mut scratch[1..]);
     let needed = trsm_scratch_len::<f64>(2, 3);
     assert_eq!(refused, Err(TrsmError::Scratch(ScratchError { needed, found: needed - 1 })));

@@ -19,7 +19,7 @@ impl<'a, T: Scalar> Patches<'a, T> {
     pub fn new(images: &'a [T], window: Window) -> Result<Self, ShapeError> {
         let len = window.image_len();
         if len == 0 || window.locations() == 0 || !images.len().is_multiple_of(len) {
-            return Err(ShapeError { expected: window.image, found: [images.len(), len] });
+            return Err(ShapeError::new(window.image, [images.len(), len]));
         }
         Ok(Self { images, window })
     }

@@ -12,7 +12,7 @@ impl<'a> Places<'a> {
     /// All `positions` of every case; `[rows, columns]` is what there is.
     pub(super) fn all([rows, columns]: [usize; 2], positions: usize) -> Result<Self, ShapeError> {
         if positions == 0 || !rows.is_multiple_of(positions) {
-            return Err(ShapeError { expected: [positions, columns], found: [rows, columns] });
+            return Err(ShapeError::new([positions, columns], [rows, columns]));
         }
         Ok(Self { cases: rows / positions, positions, lengths: None })
     }
@@ -25,11 +25,11 @@ impl<'a> Places<'a> {
     ) -> Result<Self, ShapeError> {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         if longest > positions {
-            return Err(ShapeError { expected: [positions, columns], found: [longest, columns] });
+            return Err(ShapeError::new([positions, columns], [longest, columns]));
         }
         if positions == 0 || lengths.len().checked_mul(positions) != Some(rows) {
             let expected = [lengths.len().saturating_mul(positions), columns];
-            return Err(ShapeError { expected, found: [rows, columns] });
+            return Err(ShapeError::new(expected, [rows, columns]));
         }
         Ok(Self { cases: lengths.len(), positions, lengths: Some(lengths) })
     }

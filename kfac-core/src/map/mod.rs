@@ -408,7 +408,7 @@ impl From<ProductError> for MapError {
         match error {
             ProductError::Shape(error) => Self::Internal(error),
             ProductError::Scratch(error) => Self::Scratch(error),
-            _ => Self::Internal(ShapeError { expected: [0; 2], found: [0; 2] }),
+            _ => Self::Internal(ShapeError::new([0; 2], [0; 2])),
         }
     }
 }

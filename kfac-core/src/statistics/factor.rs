@@ -35,7 +35,7 @@ impl<T: Scalar, I: Inputs<T> + ?Sized> Evidence<'_, T, I> {
         let gradients = self.gradients.rows();
         let gradient_rows = inputs.cases().saturating_mul(inputs.gradient_rows());
         let Some(width) = inputs.gradient_width(outputs) else {
-            let error = ShapeError { expected: [gradient_rows, outputs], found: gradients.shape() };
+            let error = ShapeError::new([gradient_rows, outputs], gradients.shape());
             return Err(LayerErrorKind::Shape { quantity: Quantity::OutputGradients, error });
         };
         Quantity::OutputGradients.expect([gradient_rows, width], gradients.shape())?;
@@ -311,7 +311,7 @@ impl Quantity {
         if expected == found {
             return Ok(());
         }
-        Err(LayerErrorKind::Shape { quantity: self, error: ShapeError { expected, found } })
+        Err(LayerErrorKind::Shape { quantity: self, error: ShapeError::new(expected, found) })
     }
 }
 

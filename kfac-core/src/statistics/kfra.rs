@@ -175,7 +175,7 @@ fn lower_triangle(size: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 fn expect(expected: [usize; 2], found: [usize; 2]) -> Result<(), KfraError> {
-    if expected == found { Ok(()) } else { Err(KfraError::Shape(ShapeError { expected, found })) }
+    if expected == found { Ok(()) } else { Err(KfraError::Shape(ShapeError::new(expected, found))) }
 }
 
 fn expect_scratch<T>(needed: usize, scratch: &[T]) -> Result<(), KfraError> {
@@ -211,7 +211,7 @@ impl From<ProductError> for KfraError {
         match error {
             ProductError::Shape(error) => Self::Shape(error),
             ProductError::Scratch(error) => Self::Scratch(error),
-            _ => Self::Shape(ShapeError { expected: [0; 2], found: [0; 2] }),
+            _ => Self::Shape(ShapeError::new([0; 2], [0; 2])),
         }
     }
 }

@@ -7,7 +7,7 @@ use kfac_linalg::{Scalar, ShapeError};
 /// A [`ShapeError`] when the slices differ in length; then nothing is changed.
 pub fn heavy_ball<T: Scalar>(delta: &mut [T], u: &[T], rate: T, momentum: T) -> Result<(), ShapeError> {
     if delta.len() != u.len() {
-        return Err(ShapeError { expected: [delta.len(), 1], found: [u.len(), 1] });
+        return Err(ShapeError::new([delta.len(), 1], [u.len(), 1]));
     }
     for (delta, &u) in delta.iter_mut().zip(u) {
         *delta = momentum * *delta - rate * u;

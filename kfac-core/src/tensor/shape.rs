@@ -30,7 +30,7 @@ impl TensorShape {
     /// [`ShapeError`] where there are more than [`MAX_ORDER`].
     pub const fn from_sides(sides: &[usize]) -> Result<Self, ShapeError> {
         if sides.len() > MAX_ORDER {
-            return Err(ShapeError { expected: [MAX_ORDER, 1], found: [sides.len(), 1] });
+            return Err(ShapeError::new([MAX_ORDER, 1], [sides.len(), 1]));
         }
         Ok(Self::of(sides))
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn too_many_sides_are_refused() {
-        let error = ShapeError { expected: [8, 1], found: [9, 1] };
+        let error = ShapeError::new([8, 1], [9, 1]);
         assert_eq!(TensorShape::from_sides(&[1; 9]), Err(error));
         assert_eq!(TensorShape::from_sides(&[2; 8]).unwrap().entries(), 256);
     }

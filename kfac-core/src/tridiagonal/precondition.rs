@@ -71,7 +71,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
         }
         if !rest.is_empty() {
             let (layer, expected) = (self.net.len().saturating_sub(1), v.len());
-            let error = ShapeError { expected: [expected, 1], found: [expected + rest.len(), 1] };
+            let error = ShapeError::new([expected, 1], [expected + rest.len(), 1]);
             return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error }.at(layer));
         }
         self.transform(v, scratch)?;

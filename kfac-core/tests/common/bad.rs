@@ -46,5 +46,5 @@ pub fn infinity<T: Scalar>() -> T {
 }
 
 pub fn shape_error(quantity: Quantity, expected: [usize; 2], found: [usize; 2]) -> LayerErrorKind {
-    LayerErrorKind::Shape { quantity, error: ShapeError { expected, found } }
+    LayerErrorKind::Shape { quantity, error: ShapeError::new(expected, found) }
 }

@@ -8,16 +8,25 @@ use crate::product::{Accumulate, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
 use crate::triangle::factor::Write;
-use crate::triangle::panel::{Panel, block_len, panel_len};
+use crate::triangle::panel::{Panel, Sides, panel_len};
 use crate::triangle::substitute::{Substitute, Way};
 use crate::view::MatMut;
 
-/// Scratch, in elements, that [`factor`] needs for an `n x n` matrix: about `n` rows of a block, and two blocks.
+/// Scratch, in elements, that [`factor`] needs for an `n x n` matrix: a block, and beyond 64 rows some of its columns and `n`
+/// of its rows.
 pub const fn factor_scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }
-    panel_len(n, n) + syrk_scratch_len::<T>(n, block_len(n))
+    panel_len(n, sides(n)) + if n > LARGEST { syrk_scratch_len::<T>(n, LARGEST) } else { 0 }
+}
+
+/// A single block has no columns below it.
+const fn sides(n: usize) -> Sides {
+    Sides::new(n, if n > LARGEST { n } else { 0 })
 }
 
 /// `A = L Lᵀ` in place: reads the lower triangle of `a`, leaves `L` in it.
@@ -40,9 +49,12 @@ pub fn factor<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), CholeskyError> {
     let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check("A", [n, n], a.shape())?;
     ScratchError::check(factor_scratch_len::<T>(n), scratch.len())?;
-    let (mut panel, scratch) = Panel::new(scratch, n, n);
+    if n == 0 {
+        return Ok(());
+    }
+    let (mut panel, scratch) = Panel::new(scratch, n, sides(n));
     for start in (0..n).step_by(LARGEST) {
         let end = n.min(start + LARGEST);
         let diagonal = a.reborrow().block(start..end, start..end)?;

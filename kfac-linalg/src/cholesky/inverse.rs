@@ -31,7 +31,7 @@ use crate::product::{Accumulate, gemm, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
 use crate::triangle::LARGEST;
 use crate::triangle::copy::Mirror;
-use crate::triangle::panel::{Panel, panel_len};
+use crate::triangle::panel::{Panel, Sides, panel_len};
 use crate::triangle::substitute::{Inverse, Substitute, Way};
 use crate::view::MatMut;
 
@@ -42,18 +42,17 @@ pub struct Outcome {
     pub log_determinant: f64,
 }
 
-/// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: two blocks, and beyond 64 rows `n` rows of a block.
+/// Scratch, in elements, that [`inverse`] needs for an `n x n` matrix: a block and some of its columns, and beyond 64
+/// rows `n` of its rows.
 pub const fn inverse_scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }
     let products = if n > LARGEST { syrk_scratch_len::<T>(n, LARGEST) } else { 0 };
-    panel_len(n, solutions(n)) + products
-}
-
-/// Columns of the solutions: a single block meets no others.
-const fn solutions(n: usize) -> usize {
-    if n > LARGEST { n } else { 0 }
+    panel_len(n, Sides::new(n, n)) + products
 }
 
 /// `A <- A⁻¹` in place: reads the lower triangle of `a`, leaves the full inverse, symmetric to the bit.
@@ -66,17 +65,21 @@ const fn solutions(n: usize) -> usize {
 /// contents of `a` are lost then, as with [`CholeskyError::Overflow`]. [`CholeskyError::Shape`], [`CholeskyError::Scratch`]; `a` is untouched then.
 ///
 /// # Source
-/// The module names it.
+/// Goodnight 1979, A tutorial on the SWEEP operator, The American Statistician 33:149; here block by block, each block
+/// by its Cholesky factor.
 pub fn inverse<T: Scalar, K: Kernel<T>>(
     kernel: K,
     mut a: MatMut<'_, T>,
     scratch: &mut [T],
 ) -> Result<Outcome, CholeskyError> {
     let n = a.rows();
-    ShapeError::check([n, n], a.shape())?;
+    ShapeError::check("A", [n, n], a.shape())?;
     ScratchError::check(inverse_scratch_len::<T>(n), scratch.len())?;
+    if n == 0 {
+        return Ok(Outcome { log_determinant: 0.0 });
+    }
     let (add, subtract) = (Accumulate::Add(T::ONE), Accumulate::Add(-T::ONE));
-    let (mut panel, scratch) = Panel::new(scratch, n, solutions(n));
+    let (mut panel, scratch) = Panel::new(scratch, n, Sides::new(n, n));
     let mut log_determinant = LogDeterminant::new();
     for start in (0..n).step_by(LARGEST) {
         let end = n.min(start + LARGEST);

@@ -2,6 +2,28 @@
 //!
 //! All three work on the lower triangle, block column by block column, and leave nearly all arithmetic to long
 //! products; the diagonal blocks and the block column beside them are worked on in registers.
+//!
+//! # Example
+//!
+//! Memory in a `static`, without an allocator: behind a lock here, in whatever cell the firmware has there.
+//!
+//! ```
+//! use kfac_linalg::{MatMut, MatRef, Reproducible, cholesky, largest_len};
+//! use std::sync::Mutex;
+//!
+//! const LEN: usize =
+//!     largest_len([cholesky::factor_scratch_len::<f32>(2), cholesky::solve_scratch_len::<f32>(2, 1)]);
+//! static SCRATCH: Mutex<[f32; LEN]> = Mutex::new([0.0; LEN]);
+//!
+//! let mut scratch = SCRATCH.lock().unwrap();
+//! let (mut a, mut b) = ([4.0, 0.0, 2.0, 5.0], [8.0, 14.0]); // the upper triangle is not read
+//! cholesky::factor(Reproducible, MatMut::row_major(&mut a, 2, 2)?, &mut *scratch)?;
+//! assert_eq!(a, [2.0, 0.0, 1.0, 2.0]);
+//! let l = MatRef::row_major(&a, 2, 2)?;
+//! cholesky::solve(Reproducible, l, MatMut::row_major(&mut b, 2, 1)?, &mut *scratch)?;
+//! assert_eq!(b, [0.75, 2.5]);
+//! # Ok::<(), kfac_linalg::Error>(())
+//! ```
 
 mod factor;
 mod inverse;
@@ -46,7 +68,8 @@ pub enum CholeskyError {
     Scratch(ScratchError),
     /// The matrix is not positive definite in working precision, or not finite. Its contents are lost.
     NotPositiveDefinite {
-        /// Index of the first pivot that is not a positive finite number (with a finite reciprocal).
+        /// Index of the first pivot that is zero, negative, infinite or NaN, or positive but so small that its reciprocal
+        /// exceeds the largest number (below 2.9e-39 in `f32`, 5.6e-309 in `f64`).
         pivot: usize,
         /// That pivot: the diagonal element left when all rows before it have been eliminated; in [`solve`], the
         /// diagonal element of the factor, its root.
@@ -62,6 +85,12 @@ impl fmt::Display for CholeskyError {
         match self {
             Self::Shape(error) => error.fmt(f),
             Self::Scratch(error) => error.fmt(f),
+            Self::NotPositiveDefinite { pivot, value } if *value > 0.0 && value.is_finite() => {
+                write!(f, "pivot {pivot} is {value:e}, too small to be inverted")
+            }
+            Self::NotPositiveDefinite { pivot, value } if !value.is_finite() => {
+                write!(f, "the matrix is not finite, or overflows on the way: pivot {pivot} is {value:e}")
+            }
             Self::NotPositiveDefinite { pivot, value } => {
                 write!(f, "the matrix is not positive definite: pivot {pivot} is {value:e}")
             }

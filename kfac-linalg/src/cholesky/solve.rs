@@ -29,8 +29,8 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), CholeskyError> {
     let (n, columns) = (l.rows(), b.cols());
-    ShapeError::check([n, n], l.shape())?;
-    ShapeError::check([n, columns], b.shape())?;
+    ShapeError::check("L", [n, n], l.shape())?;
+    ShapeError::check("B", [n, columns], b.shape())?;
     ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
     // Without right-hand sides nothing bounds the order of the factor.
     for i in 0..if columns == 0 { 0 } else { n } {

@@ -4,8 +4,32 @@
 //! finite precision a positive semidefinite matrix has eigenvalues of either sign around zero; whether they are noise
 //! or an inverse of great size is not for the arithmetic to decide, so that a [`Root`] must say it.
 //!
-//! Roots of order `2^k` are square roots, correctly rounded; others go through `libm`'s power in double precision.
-//! Both have the same bits on every target.
+//! Roots of order `2^k` are `k` square roots and a reciprocal, each correctly rounded; that of all together is off by a
+//! unit in the last place or two (in `16^(-1/8)`, say). Others go through `libm`'s power in double precision. Both have
+//! the same bits on every target. [`inverse_root`] rounds further, since it multiplies two roots of order `2p`:
+//! `16^(-1/4)` becomes 0.5000000000000001.
+//!
+//! # Example
+//!
+//! ```
+//! use kfac_linalg::eigh::roots::{self, Below, Floor, Root};
+//! use kfac_linalg::{MatMut, MatRef, Reproducible};
+//!
+//! // A = Q diag(1, 16) Qᵀ, its first eigenvalue with the noise that rounding leaves.
+//! let (c, s) = (0.6_f64, 0.8);
+//! let (q, d) = ([c, -s, s, c], [-1e-17, 16.0]);
+//! let root = Root { order: 4, floor: Floor::Relative(2.0 * f64::EPSILON), below: Below::Drop };
+//! let mut to = [0.0; 4];
+//! let scratch = &mut [0.0; roots::scratch_len::<f64>(2)];
+//! let (q, view) = (MatRef::row_major(&q, 2, 2)?, MatMut::row_major(&mut to, 2, 2)?);
+//!
+//! let outcome = roots::inverse_root(Reproducible, root, q, &d, view, scratch)?;
+//! assert_eq!(outcome.below, 1);
+//! for (x, exact) in to.iter().zip([s * s, -c * s, -c * s, c * c]) {
+//!     assert!((x - exact / 2.0).abs() < 1e-15); // 16^(-1/4) = 1/2
+//! }
+//! # Ok::<(), kfac_linalg::Error>(())
+//! ```
 
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
@@ -21,7 +45,8 @@ use core::fmt;
 pub enum Floor<T> {
     /// This number, in units of an eigenvalue.
     Absolute(T),
-    /// This number times the largest eigenvalue. Below `n eps` it is smaller than the noise of the decomposition.
+    /// This number times the largest eigenvalue. Recommended: `n EPSILON`, the noise of a decomposition; with less, noise
+    /// counts as eigenvalues.
     Relative(T),
 }
 
@@ -102,9 +127,15 @@ impl fmt::Display for RootError {
             Self::Floor { value } => write!(f, "the floor must be finite and not negative, found {value:e}"),
             Self::NotFinite { index } => write!(f, "eigenvalue {index} is not finite"),
             Self::Negative { index, value } => {
-                write!(f, "eigenvalue {index} is {value:e}, negative by more than the floor")
+                write!(
+                    f,
+                    "eigenvalue {index} is {value:e}, negative by more than the floor (where that is rounding: `Floor::Relative(n * EPSILON)`)"
+                )
             }
-            Self::Singular { index } => write!(f, "eigenvalue {index} is zero, and so is the floor"),
+            Self::Singular { index } => write!(
+                f,
+                "eigenvalue {index} is zero, and so is the floor (`Floor::Relative(n * EPSILON)` is above the noise)"
+            ),
             Self::Overflow { index } => {
                 write!(f, "the inverse root of eigenvalue {index} exceeds the largest number")
             }
@@ -141,7 +172,7 @@ impl<T: Scalar> Root<T> {
     /// # Errors
     /// [`RootError`]; `to` is untouched then.
     pub fn of_eigenvalues(&self, d: &[T], to: &mut [T]) -> Result<Outcome, RootError> {
-        ShapeError::check([d.len(), 1], [to.len(), 1])?;
+        ShapeError::check_len("the result", d.len(), to.len())?;
         let outcome = self.check(d)?;
         self.write(d, T::from_f64(outcome.floor), to, |root| root);
         Ok(outcome)
@@ -233,8 +264,8 @@ pub fn inverse_root<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<Outcome, RootError> {
     let n = d.len();
-    ShapeError::check([n, n], q.shape())?;
-    ShapeError::check([n, n], to.shape())?;
+    ShapeError::check("Q", [n, n], q.shape())?;
+    ShapeError::check("the result", [n, n], to.shape())?;
     ScratchError::check(scratch_len::<T>(n), scratch.len())?;
     let outcome = root.check(d)?;
     let (scaled, rest) = scratch.split_at_mut(n * n);

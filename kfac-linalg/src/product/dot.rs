@@ -30,7 +30,7 @@ pub fn sum_terms<T: Scalar, const SLICES: usize>(
 ) -> Result<T, ShapeError> {
     let len = slices.first().map_or(0, |first| first.len());
     for slice in slices {
-        ShapeError::check([len, 1], [slice.len(), 1])?;
+        ShapeError::check_len("another slice", len, slice.len())?;
     }
     let mut sums = [T::ZERO; PARTIAL_SUMS];
     let (blocks, rests) =

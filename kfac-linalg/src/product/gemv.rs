@@ -33,7 +33,7 @@ pub fn gemv<T: Scalar, K: Kernel<T>>(
     a: MatRef<'_, T>,
     x: &[T],
 ) -> Result<(), ShapeError> {
-    ShapeError::check([y.len(), x.len()], a.shape())?;
+    ShapeError::check("A", [y.len(), x.len()], a.shape())?;
     if x.is_empty() {
         without_terms(y, accumulate);
     } else {
@@ -59,7 +59,7 @@ pub fn gemv_dots<T: Scalar, K: Kernel<T>>(
     a: MatRef<'_, T>,
     x: &[T],
 ) -> Result<(), ShapeError> {
-    ShapeError::check([y.len(), x.len()], a.shape())?;
+    ShapeError::check("A", [y.len(), x.len()], a.shape())?;
     if x.is_empty() {
         without_terms(y, accumulate);
     } else {

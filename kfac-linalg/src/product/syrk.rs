@@ -30,7 +30,7 @@ pub fn syrk<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ProductError> {
     let (n, k) = (c.n(), x.rows());
-    ShapeError::check([k, n], x.shape())?;
+    ShapeError::check("X", [k, n], x.shape())?;
     ScratchError::check(syrk_scratch_len::<T>(n, k), scratch.len())?;
     let half = c.half();
     let (x1, x2) = (x.block(0..k, 0..half)?, x.block(0..k, half..n)?);
@@ -57,8 +57,8 @@ pub fn syrk_lower<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ProductError> {
     let (n, k) = (c.rows(), x.rows());
-    ShapeError::check([n, n], c.shape())?;
-    ShapeError::check([k, n], x.shape())?;
+    ShapeError::check("C", [n, n], c.shape())?;
+    ShapeError::check("X", [k, n], x.shape())?;
     ScratchError::check(syrk_scratch_len::<T>(n, k), scratch.len())?;
     lower_part(kernel, c, accumulate, [x, x], scratch);
     Ok(())

@@ -21,6 +21,9 @@ const TILES: usize = 48;
 /// started and joined in every call, which costs tens of microseconds and allocates; below some hundred rows one thread is
 /// faster. No more threads are started than there are bands of 48 rows or columns, and where the system refuses one, the
 /// others do its work.
+///
+/// Not a [`Kernel`]: `gemm`, `syrk` and `syrk_lower` are methods of its own, and routines that take a kernel, as those of
+/// [`cholesky`](crate::cholesky) and [`eigh`](crate::eigh) do, run on one thread.
 #[derive(Clone, Copy, Debug)]
 pub struct OnThreads<K> {
     kernel: K,
@@ -28,14 +31,19 @@ pub struct OnThreads<K> {
 }
 
 /// Scratch, in elements, that [`OnThreads::gemm`] needs on so many threads for an `m x n` result and `k` terms.
-pub const fn threads_gemm_scratch_len<T: Scalar>(threads: NonZeroUsize, [m, n, k]: [usize; 3]) -> usize {
+pub const fn threads_gemm_scratch_len<T: Scalar>(
+    threads: NonZeroUsize,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> usize {
     threads.get().saturating_mul(gemm_scratch_len::<T>(m, n, k))
 }
 
 /// Scratch, in elements, that [`OnThreads::syrk`] and [`OnThreads::syrk_lower`] need on so many threads for an `n x n`
 /// result and `k` observations.
-pub const fn threads_syrk_scratch_len<T: Scalar>(threads: NonZeroUsize, [n, k]: [usize; 2]) -> usize {
-    threads_gemm_scratch_len::<T>(threads, [n, n, k])
+pub const fn threads_syrk_scratch_len<T: Scalar>(threads: NonZeroUsize, n: usize, k: usize) -> usize {
+    threads_gemm_scratch_len::<T>(threads, n, n, k)
 }
 
 impl<K> OnThreads<K> {
@@ -75,9 +83,9 @@ impl<K> OnThreads<K> {
         K: Kernel<T>,
     {
         let ([m, n], k, kernel) = (c.shape(), a.cols(), self.kernel);
-        ShapeError::check([k, b.cols()], b.shape())?;
-        ShapeError::check([a.rows(), b.cols()], [m, n])?;
-        let needed = threads_gemm_scratch_len::<T>(self.threads, [m, n, k]);
+        ShapeError::check("B", [k, b.cols()], b.shape())?;
+        ShapeError::check("C", [a.rows(), b.cols()], [m, n])?;
+        let needed = threads_gemm_scratch_len::<T>(self.threads, m, n, k);
         ScratchError::check(needed, scratch.len())?;
         if m == 0 || n == 0 {
             return Ok(());
@@ -116,9 +124,9 @@ impl<K> OnThreads<K> {
         K: Kernel<T>,
     {
         let (n, k, kernel) = (c.rows(), x.rows(), self.kernel);
-        ShapeError::check([n, n], c.shape())?;
-        ShapeError::check([k, n], x.shape())?;
-        let needed = threads_syrk_scratch_len::<T>(self.threads, [n, k]);
+        ShapeError::check("C", [n, n], c.shape())?;
+        ShapeError::check("X", [k, n], x.shape())?;
+        let needed = threads_syrk_scratch_len::<T>(self.threads, n, k);
         ScratchError::check(needed, scratch.len())?;
         let gram = |rows: &Range<usize>, others: Range<usize>, c: MatMut<'_, T>, room: &mut [T]| {
             gemm(
@@ -170,8 +178,8 @@ impl<K> OnThreads<K> {
         K: Kernel<T>,
     {
         let (n, k, half) = (c.n(), x.rows(), c.half());
-        ShapeError::check([k, n], x.shape())?;
-        let needed = threads_syrk_scratch_len::<T>(self.threads, [n, k]);
+        ShapeError::check("X", [k, n], x.shape())?;
+        let needed = threads_syrk_scratch_len::<T>(self.threads, n, k);
         ScratchError::check(needed, scratch.len())?;
         let (x1, x2) = (x.block(0..k, 0..half)?, x.block(0..k, half..n)?);
         let mut columns = c.first_columns()?;

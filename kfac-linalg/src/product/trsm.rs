@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::lengths::countable;
 use crate::scalar::Scalar;
 use crate::triangle::factor::Read;
-use crate::triangle::panel::{Panel, block_len, panel_len};
+use crate::triangle::panel::{Panel, Sides, panel_len};
 use crate::triangle::substitute::{Substitute, Way};
 use crate::triangle::{LARGEST, Triangle};
 use crate::view::{MatMut, MatRef};
@@ -65,7 +65,7 @@ impl From<ProductError> for TrsmError {
 }
 
 /// Scratch, in elements, that [`trsm_lower`] and [`trsm_upper`] need for an `n x n` triangle and `cols` right-hand sides:
-/// a block, a few of its columns, and its solutions for all right-hand sides.
+/// a block, some right-hand sides, and beyond 64 rows the solutions of a block for all of them.
 pub const fn trsm_scratch_len<T: Scalar>(n: usize, cols: usize) -> usize {
     if n == 0 || cols == 0 {
         return 0;
@@ -73,7 +73,7 @@ pub const fn trsm_scratch_len<T: Scalar>(n: usize, cols: usize) -> usize {
     if !countable(n, cols) {
         return usize::MAX;
     }
-    panel_len(n, cols) + gemm_scratch_len::<T>(n, cols, block_len(n))
+    panel_len(n, Sides::new(n, cols)) + if n > LARGEST { gemm_scratch_len::<T>(n, cols, LARGEST) } else { 0 }
 }
 
 /// `T X = B` for a lower triangle, `X` in place of `B`.
@@ -98,12 +98,15 @@ pub fn trsm_lower<T: Scalar, K: Kernel<T>>(
     if n == 0 || cols == 0 {
         return Ok(());
     }
-    let (mut panel, scratch) = Panel::new(scratch, n, cols);
+    let (mut panel, scratch) = Panel::new(scratch, n, Sides::new(n, cols));
     for start in (0..n).step_by(LARGEST) {
         let rows = start..n.min(start + LARGEST);
         let block = t.block(rows.clone(), rows.clone())?.transposed();
         let x =
             solve_block(kernel, block, Way::Forward, b.reborrow().block(rows.clone(), 0..cols)?, &mut panel)?;
+        if rows.end == n {
+            break;
+        }
         let below = b.reborrow().block(rows.end..n, 0..cols)?;
         gemm(kernel, below, Accumulate::Add(-T::ONE), t.block(rows.end..n, rows)?, x, scratch)?;
     }
@@ -127,7 +130,7 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
     if n == 0 || cols == 0 {
         return Ok(());
     }
-    let (mut panel, scratch) = Panel::new(scratch, n, cols);
+    let (mut panel, scratch) = Panel::new(scratch, n, Sides::new(n, cols));
     for start in (0..n).step_by(LARGEST).rev() {
         let rows = start..n.min(start + LARGEST);
         let block = t.block(rows.clone(), rows.clone())?;
@@ -138,6 +141,9 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
             b.reborrow().block(rows.clone(), 0..cols)?,
             &mut panel,
         )?;
+        if start == 0 {
+            break;
+        }
         let above = b.reborrow().block(0..start, 0..cols)?;
         gemm(kernel, above, Accumulate::Add(-T::ONE), t.block(0..start, rows)?, x, scratch)?;
     }
@@ -147,8 +153,8 @@ pub fn trsm_upper<T: Scalar, K: Kernel<T>>(
 /// Every error; else the shape of `B`.
 fn check<T: Scalar>(t: MatRef<'_, T>, b: MatRef<'_, T>, scratch: &[T]) -> Result<[usize; 2], TrsmError> {
     let (n, cols) = (t.rows(), b.cols());
-    ShapeError::check([n, n], t.shape())?;
-    ShapeError::check([n, cols], b.shape())?;
+    ShapeError::check("T", [n, n], t.shape())?;
+    ShapeError::check("B", [n, cols], b.shape())?;
     ScratchError::check(trsm_scratch_len::<T>(n, cols), scratch.len())?;
     // Without right-hand sides nothing bounds the order of the triangle.
     for index in 0..if cols == 0 { 0 } else { n } {
@@ -160,7 +166,8 @@ fn check<T: Scalar>(t: MatRef<'_, T>, b: MatRef<'_, T>, scratch: &[T]) -> Result
     Ok([n, cols])
 }
 
-/// Solves with one diagonal block, given as an upper triangle. Gives a copy of the solutions.
+/// Solves with one diagonal block, given as an upper triangle. Gives a copy of the solutions, where there are other
+/// blocks.
 fn solve_block<'a, T: Scalar, K: Kernel<T>>(
     kernel: K,
     u: MatRef<'_, T>,
@@ -172,6 +179,7 @@ fn solve_block<'a, T: Scalar, K: Kernel<T>>(
     kernel.run(Read { u, room: &mut *panel.triangle });
     let triangle = Triangle::of(panel.triangle, n);
     let mut x = panel.solutions.rows(n)?;
-    kernel.run(Substitute { triangle, way, b, first: Some(x.reborrow()), strip: &mut *panel.strip });
+    let first = (x.cols() > 0).then(|| x.reborrow());
+    kernel.run(Substitute { triangle, way, b, first, strip: &mut *panel.strip });
     Ok(x.into_ref())
 }

@@ -7,12 +7,43 @@
 //! ```
 //!
 //! and costs a fraction of the eigenvectors. Beside the two rotations the systems in the middle are nothing: a dozen
-//! flops an element, one column to a lane (`lanes`).
+//! flops an element, one column to a lane of a register.
 //!
 //! With the eigenvectors of the smaller side of a Kronecker product, `G = V diag(d) Vᵀ`, this is exact damping:
 //! column `j` of `(Vᵀ W)ᵀ` solved with `d_j A + λ I` is `(A (x) G + λ I)⁻¹ vec(W)` in the basis `V`. No eigenvalue of
 //! `A` is ever formed, so that none drowns in the rounding of a larger one: in single precision the result is the more
 //! accurate the faster the spectrum falls.
+//!
+//! # Example
+//!
+//! ```
+//! use kfac_linalg::eigh::qr;
+//! use kfac_linalg::shifted::{self, Shifts, Tridiagonal};
+//! use kfac_linalg::{MatMut, MatRef, Reproducible, largest_len};
+//!
+//! let numbers = [2.0_f64, 1.0, 1.0, 2.0];
+//! let mut scratch = [0.0; largest_len([
+//!     qr::tridiagonal_scratch_len::<f64>(2),
+//!     shifted::solve_scratch_len::<f64>(2, 3),
+//! ])];
+//! let (mut q, mut diagonal, mut off_diagonal) = ([0.0; 4], [0.0; 2], [0.0; 1]);
+//! let (a, view) = (MatRef::row_major(&numbers, 2, 2)?, MatMut::row_major(&mut q, 2, 2)?);
+//! qr::tridiagonal(Reproducible, a, view, &mut diagonal, &mut off_diagonal, &mut scratch)?;
+//! let a = Tridiagonal {
+//!     q: MatRef::row_major(&q, 2, 2)?,
+//!     diagonal: &diagonal,
+//!     off_diagonal: &off_diagonal,
+//! };
+//!
+//! // Three columns, each with a multiple of its own: (0 A + I)⁻¹, (A + I)⁻¹ and (2 A + I)⁻¹ times (1, 0).
+//! let mut b = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
+//! let shifts = Shifts { d: &[0.0, 1.0, 2.0], lambda: 1.0 };
+//! shifted::solve(Reproducible, a, shifts, MatMut::row_major(&mut b, 2, 3)?, &mut scratch)?;
+//! for (x, exact) in b.iter().zip([1.0, 3.0 / 8.0, 5.0 / 21.0, 0.0, -1.0 / 8.0, -2.0 / 21.0]) {
+//!     assert!((x - exact).abs() < 1e-15);
+//! }
+//! # Ok::<(), kfac_linalg::Error>(())
+//! ```
 
 mod lanes;
 
@@ -266,10 +297,10 @@ fn check_shapes<T: Scalar>(
     shifts: &Shifts<'_, T>,
     [n, columns]: [usize; 2],
 ) -> Result<(), ShapeError> {
-    ShapeError::check([n, n], a.q.shape())?;
-    ShapeError::check([n, 1], [a.diagonal.len(), 1])?;
-    ShapeError::check([n.saturating_sub(1), 1], [a.off_diagonal.len(), 1])?;
-    ShapeError::check([columns, 1], [shifts.d.len(), 1])
+    ShapeError::check("Q", [n, n], a.q.shape())?;
+    ShapeError::check_len("the diagonal", n, a.diagonal.len())?;
+    ShapeError::check_len("the off-diagonal", n.saturating_sub(1), a.off_diagonal.len())?;
+    ShapeError::check_len("d", columns, shifts.d.len())
 }
 
 /// Whether every element of every `d_j T + λ I` is finite.

@@ -36,6 +36,7 @@ pub(crate) mod panel;
 pub(crate) mod substitute;
 
 use crate::arch::compiled::compiled_here;
+use crate::arch::simd::MOST_LANES;
 use crate::scalar::Scalar;
 use copy::Mirror;
 use factor::{BadPivot, Factor, Read, Write};
@@ -75,9 +76,9 @@ pub(crate) const fn triangle_len(n: usize) -> usize {
     padded(n) * (WIDTH + 1)
 }
 
-/// Numbers in a strip for a block of `n` rows.
-pub(crate) const fn strip_len(n: usize) -> usize {
-    padded(n) * STRIP
+/// Numbers in a strip for a block of `n` rows and so many right-hand sides: whole registers of every instruction set.
+pub(crate) const fn strip_len(n: usize, cols: usize) -> usize {
+    padded(n) * if cols < STRIP { cols.next_multiple_of(MOST_LANES) } else { STRIP }
 }
 
 /// A block to read: `U`, and the reciprocals of its diagonal.
@@ -235,7 +236,7 @@ mod tests {
 
     fn solutions_equal<T: Scalar>(set: InstructionSet, triangle: Triangle<'_, T>, plain: &Plain<T>) {
         let n = triangle.n;
-        let strip = &mut vec![T::from_f64(f64::NAN); strip_len(n)];
+        let strip = &mut vec![T::from_f64(f64::NAN); strip_len(n, COLS)];
         let (b, minus) = (right_hand_sides::<T>(n), -T::ONE);
         let (forward, backward) = (plain.forward(b.clone()), plain.backward(b.clone()));
         let mut through = plain.backward(forward.clone());
@@ -258,7 +259,7 @@ mod tests {
 
     fn inverse_equals<T: Scalar>(set: InstructionSet, triangle: Triangle<'_, T>, plain: &Plain<T>) {
         let n = triangle.n;
-        let (strip, mut x) = (&mut vec![T::from_f64(f64::NAN); strip_len(n)], vec![T::ZERO; n * n]);
+        let (strip, mut x) = (&mut vec![T::from_f64(f64::NAN); strip_len(n, n)], vec![T::ZERO; n * n]);
         let identity = rows::<T>(n, n, |i, j| if i == j { 1.0 } else { 0.0 });
         let want = plain.backward(plain.forward(identity));
         set.run_unfused(Inverse { triangle, to: MatMut::row_major(&mut x, n, n).unwrap(), strip });

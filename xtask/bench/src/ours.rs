@@ -164,7 +164,7 @@ pub fn refresh<'a, T: Number>(a: MatRef<'a, T>, before: MatRef<'_, T>) -> Conten
     qr::cold(kernel, before, q.matrix_mut(n, n), d, scratch).expect(FITS);
     let state = Decomposition::new(n, refresh::step_or_cold_scratch_len::<T>(n, Qr::METHOD));
     let trace = (0..n).fold(T::ZERO, |sum, i| sum + a.at(i, i));
-    let settings = Settings { lambda: trace / <T as Scalar>::from_usize(1000 * n), fallback: Qr };
+    let settings = Settings::new(trace / <T as Scalar>::from_usize(1000 * n), Qr);
     Contender::without_result(NAME, state, move |Decomposition { q, d, scratch }: &mut Decomposition<T>| {
         q.copy_from_slice(&old.q);
         d.copy_from_slice(&old.d);

@@ -1,14 +1,42 @@
 //! Cyclic two-sided Jacobi: rotate pairs of rows and columns until nothing is left off the diagonal.
 //!
 //! One sweep meets every pair of rows once, in `n - 1` rounds of `n / 2` disjoint pairs (a round-robin
-//! tournament, `sweep`), and costs about `9 n³` flops whatever the matrix; off-diagonal elements shrink
-//! quadratically, so six to nine sweeps do from a [`cold`] start and one to four from a [`warm`] one. Work per call
-//! is bounded by the [`Budget`], and what was reached is reported.
+//! tournament), and costs about `9 n³` flops whatever the matrix; off-diagonal elements shrink quadratically, so six to
+//! nine sweeps do from a [`cold`] start. From a [`warm`] one it depends on how far the matrix has moved, relative to
+//! its norm. Measured in `f64` at `n = 100`:
+//!
+//! | change | 0 | 1e-6 | 1e-3 | 1 % | 5 % | 20 % |
+//! |---|---:|---:|---:|---:|---:|---:|
+//! | sweeps | at most 1 | 2 | 3 | 4 | 5 | 6 |
+//!
+//! Work per call is bounded by the [`Budget`], and what was reached is reported.
 //!
 //! The matrix is first scaled by a power of two to a largest element in `[1, 2)`.
 //!
 //! It is the independent reference for every other solver. Source: Golub and Van Loan, Matrix Computations,
 //! 4th edition, section 8.5; the order of pairs is that of Brent and Luk 1985, SIAM J. Sci. Stat. Comput. 6:69.
+//!
+//! # Example
+//!
+//! ```
+//! use kfac_linalg::eigh::jacobi::{self, Budget};
+//! use kfac_linalg::{MatMut, MatRef, Reproducible};
+//!
+//! let (mut q, mut d) = ([0.0_f32; 4], [0.0; 2]);
+//! let mut scratch = [0.0; jacobi::scratch_len::<f32>(2)];
+//!
+//! let numbers = [2.0, 1.0, 1.0, 2.0];
+//! let (a, view) = (MatRef::row_major(&numbers, 2, 2)?, MatMut::row_major(&mut q, 2, 2)?);
+//! jacobi::cold(Reproducible, a, view, &mut d, Budget::FULL, &mut scratch)?;
+//! assert!((d[0] - 1.0).abs() < 1e-6 && (d[1] - 3.0).abs() < 1e-6);
+//!
+//! // The matrix has moved a little: two sweeps at most, whatever they reach.
+//! let numbers = [2.1, 1.0, 1.0, 2.1];
+//! let (a, view) = (MatRef::row_major(&numbers, 2, 2)?, MatMut::row_major(&mut q, 2, 2)?);
+//! let outcome = jacobi::warm(Reproducible, a, view, &mut d, Budget::bounded(2), &mut scratch)?;
+//! assert!(outcome.sweeps <= 2 && (d[1] - 3.1).abs() < 1e-6);
+//! # Ok::<(), kfac_linalg::Error>(())
+//! ```
 
 mod sweep;
 mod warm;
@@ -54,7 +82,7 @@ impl Budget {
 }
 
 /// Scratch, in elements, that [`cold`] and [`warm`] need for an `n x n` matrix: two squares, whose rows are padded to
-/// whole registers, and a few rows.
+/// whole registers, and a few rows; on 64-bit targets copies of operands too. At most `2 n² + 500 n + 200`.
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
     if !countable(n, n) {
         return usize::MAX;

@@ -32,10 +32,19 @@ const LANES: usize = if cfg!(target_arch = "x86_64") { 16 } else { 4 };
 
 /// Numbers that [`Tournament`] works with.
 pub(super) const fn tournament_len(n: usize) -> usize {
-    let tables = n.div_ceil(2);
-    let half = tables.next_multiple_of(LANES);
     // So much again at most until the first cache line.
-    LANES + 2 * tables * (2 * half + LANES) + n * n + 4 * half
+    if n == 0 { 0 } else { LANES + matrix_len(n) + n * n + tables_len(n) }
+}
+
+/// Numbers in the matrix, as [`Seats`] has it on the widest registers.
+const fn matrix_len(n: usize) -> usize {
+    let tables = n.div_ceil(2);
+    2 * tables * (2 * tables.next_multiple_of(LANES) + LANES)
+}
+
+/// Numbers that the tables keep.
+const fn tables_len(n: usize) -> usize {
+    4 * n.div_ceil(2).next_multiple_of(LANES)
 }
 
 /// The matrix, its eigenvectors so far, and the tables of one round.
@@ -109,11 +118,10 @@ impl Seats {
 impl<'a, T: Scalar> Tournament<'a, T> {
     /// Divides `scratch`, which [`tournament_len`] measured.
     pub(super) fn new(scratch: &'a mut [T], n: usize) -> Self {
-        let tables = 4 * n.div_ceil(2).next_multiple_of(LANES);
-        let skip = scratch.as_ptr().align_offset(64).min(LANES);
-        let (b, rest) = scratch[skip..].split_at_mut(tournament_len(n) - LANES - n * n - tables);
+        let skip = scratch.as_ptr().align_offset(64).min(LANES).min(scratch.len());
+        let (b, rest) = scratch[skip..].split_at_mut(matrix_len(n));
         let (v, rest) = rest.split_at_mut(n * n);
-        Self { n, b, v, tables: &mut rest[..tables] }
+        Self { n, b, v, tables: &mut rest[..tables_len(n)] }
     }
 
     /// The matrix, until the sweeps.

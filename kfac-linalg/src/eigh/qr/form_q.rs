@@ -15,9 +15,10 @@
 use super::reduce::Columns;
 use crate::arch::simd::{Simd, Task};
 use crate::kernel::Kernel;
+use crate::lengths::largest_len;
 use crate::product::{Accumulate, ProductError, gemm, gemm_scratch_len, syrk_lower, syrk_scratch_len};
 use crate::scalar::Scalar;
-use crate::storage::row_len;
+use crate::storage::{IN_LINE, row_len};
 use crate::view::{MatMut, MatRef};
 
 /// The most reflectors that are applied together.
@@ -27,16 +28,50 @@ const BLOCK: usize = 32;
 /// would be much beside those with `Q`. (All 16, measured: 3 % slower from 512 on; all 32: 9 % at 64; 64 from 512 on: no
 /// faster.)
 const fn block_len(start: usize) -> usize {
-    if start < 128 { BLOCK / 2 } else { BLOCK }
+    if start < TALL { BLOCK / 2 } else { BLOCK }
+}
+
+/// Columns from which on blocks are full.
+const TALL: usize = 128;
+
+/// Room for the reflectors of an `n x n` matrix that are applied together, and for what is made of them.
+#[derive(Clone, Copy)]
+struct Room {
+    /// The most reflectors.
+    most: usize,
+    /// Numbers in a row of `T`: whole registers.
+    width: usize,
+    /// Numbers in a reflector, padded: small matrices do without, all of theirs lie in the nearest cache.
+    len: usize,
+}
+
+impl Room {
+    const fn new(n: usize) -> Self {
+        let width = if n <= TALL { BLOCK / 2 } else { BLOCK };
+        let most = if n < width { n } else { width };
+        Self { most, width, len: if n <= 2 * BLOCK { n.next_multiple_of(IN_LINE) } else { row_len(n) } }
+    }
+
+    /// Numbers in a square of `T`.
+    const fn square(self) -> usize {
+        self.most * self.width
+    }
+
+    /// Numbers in all reflectors.
+    const fn rows(self) -> usize {
+        self.most * self.len
+    }
 }
 
 /// Scratch, in elements, that [`form_q`] needs.
 pub(super) const fn scratch_len<T: Scalar>(n: usize) -> usize {
-    let (few, gram) = (gemm_scratch_len::<T>(n, n, BLOCK), syrk_scratch_len::<T>(BLOCK, n));
-    let products = gemm_scratch_len::<T>(BLOCK, n, n);
-    let products = if few > products { few } else { products };
-    let products = if gram > products { gram } else { products };
-    2 * BLOCK * BLOCK + 3 * BLOCK * row_len(n) + products
+    let room = Room::new(n);
+    let products = largest_len([
+        gemm_scratch_len::<T>(n, n, room.most),
+        syrk_scratch_len::<T>(room.most, n),
+        gemm_scratch_len::<T>(room.most, n, n),
+    ]);
+    2 * room.square() + 3 * room.rows() + products
 }
 
 /// Writes `Q = H_(n-1) ... H_2`.
@@ -51,12 +86,12 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ProductError> {
     let n = q.rows();
-    let len = row_len(n);
-    let (gram, rest) = scratch.split_at_mut(BLOCK * BLOCK);
-    let (triangle, rest) = rest.split_at_mut(BLOCK * BLOCK);
-    let (v, rest) = rest.split_at_mut(BLOCK * len);
-    let (first, rest) = rest.split_at_mut(BLOCK * len);
-    let (second, pack) = rest.split_at_mut(BLOCK * len);
+    let room @ Room { width, len, .. } = Room::new(n);
+    let (gram, rest) = scratch.split_at_mut(room.square());
+    let (triangle, rest) = rest.split_at_mut(room.square());
+    let (v, rest) = rest.split_at_mut(room.rows());
+    let (first, rest) = rest.split_at_mut(room.rows());
+    let (second, pack) = rest.split_at_mut(room.rows());
     q.fill(T::ZERO);
     for i in 0..n {
         q.set(i, i, T::ONE);
@@ -71,11 +106,11 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
             reflectors.write_reflector(k, &mut column[..end]);
         }
         let v = MatRef::with_strides(v, [end, cols], [1, len])?;
-        syrk_lower(kernel, MatMut::with_strides(gram, [cols, cols], [BLOCK, 1])?, replace, v, pack)?;
-        kernel.run(Triangle { gram, tau: &tau[start..end], triangle });
-        let t = MatRef::with_strides(triangle, [cols, cols], [BLOCK, 1])?;
+        syrk_lower(kernel, MatMut::with_strides(gram, [cols, cols], [width, 1])?, replace, v, pack)?;
+        kernel.run(Triangle { gram, tau: &tau[start..end], triangle, width });
+        let t = MatRef::with_strides(triangle, [cols, cols], [width, 1])?;
         // Rows or columns of these two are neighbours where those of Q are.
-        let strides = if q.col_stride() == 1 { [len, 1] } else { [1, BLOCK] };
+        let strides = if q.col_stride() == 1 { [len, 1] } else { [1, width] };
         let mut v_q = MatMut::with_strides(first, [cols, end], strides)?;
         let (v_above, v_here) = (v.block(0..start, 0..cols)?, v.block(start..end, 0..cols)?);
         let done = q.as_ref().block(0..start, 0..start)?;
@@ -88,11 +123,13 @@ pub(super) fn form_q<T: Scalar, K: Kernel<T>>(
     Ok(())
 }
 
-/// `T` of one block, row after row, from the lower triangle of `VᵀV`. Both have rows of [`BLOCK`] numbers.
+/// `T` of one block, row after row, from the lower triangle of `VᵀV`.
 pub struct Triangle<'a, T> {
     gram: &'a [T],
     tau: &'a [T],
     triangle: &'a mut [T],
+    /// Numbers in a row of both, whole registers.
+    width: usize,
 }
 
 impl<T: Scalar> Task<T> for Triangle<'_, T> {
@@ -100,13 +137,14 @@ impl<T: Scalar> Task<T> for Triangle<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd<Element = T>>(self, simd: S) {
+        let width = self.width;
         self.triangle.fill(T::ZERO);
         for (j, &tau) in self.tau.iter().enumerate() {
-            let (done, row) = self.triangle.split_at_mut(j * BLOCK);
-            let factors = &self.gram[j * BLOCK..][..j];
-            for (lanes, to) in row[..BLOCK].chunks_exact_mut(S::LANES).enumerate() {
+            let (done, row) = self.triangle.split_at_mut(j * width);
+            let factors = &self.gram[j * width..][..j];
+            for (lanes, to) in row[..width].chunks_exact_mut(S::LANES).enumerate() {
                 let mut sum = simd.zero();
-                for (&factor, t) in factors.iter().zip(done.chunks_exact(BLOCK)) {
+                for (&factor, t) in factors.iter().zip(done.chunks_exact(width)) {
                     sum = simd.mul_add(simd.splat(factor), simd.load(&t[lanes * S::LANES..]), sum);
                 }
                 simd.store(to, simd.mul(simd.splat(-tau), sum));

@@ -1,13 +1,29 @@
 //! Householder reduction and implicit QR: the fast solver at every size.
 //!
-//! `A = Q T Qᵀ` with a tridiagonal `T` ([`tridiagonal`]; `reduce`, `form_q`), then sweeps of rotations until `T` is
-//! diagonal (`sweep`), which are collected and applied to the columns of `Q` many at a time (`rotate`). Two to three
-//! `n³` multiply-adds in rotations, `2/3 n³` in the reduction, `2/3 n³` in forming `Q`.
+//! `A = Q T Qᵀ` with a tridiagonal `T` ([`tridiagonal`]), then sweeps of rotations until `T` is diagonal, which are
+//! collected and applied to the columns of `Q` many at a time. Two to three `n³` multiply-adds in rotations, `2/3 n³`
+//! in the reduction, `2/3 n³` in forming `Q`.
 //!
 //! The matrix is first scaled by a power of two to a largest element in `[1, 2)`. No parameter depends on `n`.
 //!
 //! Sources: Golub and Van Loan, Matrix Computations, 4th edition, section 8.3; Van Zee, van de Geijn and
 //! Quintana-Orti 2014, ACM TOMS 40:18 (wavefronts).
+//!
+//! # Example
+//!
+//! ```
+//! use kfac_linalg::eigh::qr;
+//! use kfac_linalg::{MatMut, MatRef, Reproducible};
+//!
+//! let numbers = [2.0_f32, 1.0, 1.0, 2.0];
+//! let (mut q, mut d) = ([0.0; 4], [0.0; 2]);
+//! let (a, view) = (MatRef::row_major(&numbers, 2, 2)?, MatMut::row_major(&mut q, 2, 2)?);
+//! qr::cold(Reproducible, a, view, &mut d, &mut [0.0; qr::scratch_len::<f32>(2)])?;
+//! assert!((d[0] - 1.0).abs() < 1e-6 && (d[1] - 3.0).abs() < 1e-6);
+//! // Eigenvectors are columns: (1, -1) and (1, 1), normed, of either sign.
+//! assert!((q[0] + q[2]).abs() < 1e-6 && (q[1] - q[3]).abs() < 1e-6);
+//! # Ok::<(), kfac_linalg::Error>(())
+//! ```
 
 mod form_q;
 mod iterate;
@@ -19,7 +35,7 @@ use super::scale::Scale;
 use super::{EighError, Outcome, check_shapes};
 use crate::error::{ScratchError, ShapeError};
 use crate::kernel::Kernel;
-use crate::lengths::countable;
+use crate::lengths::{countable, largest_len};
 use crate::scalar::Scalar;
 use crate::storage::{IN_LINE, from_line};
 use crate::view::{MatMut, MatRef};
@@ -28,14 +44,19 @@ use reduce::{Columns, Reduce};
 
 pub(crate) use iterate::QrTasks;
 
-/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix: at most a square, 110 rows, and that of
-/// products.
+/// Scratch, in elements, that [`cold`] needs for an `n x n` matrix.
+///
+/// At most `n² + 410 n + 200`, of which up to `450 n` hold copies of operands, on 64-bit targets; see the table in
+/// [`eigh`](super).
 pub const fn scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }
     let (reduce, iterate) = (tridiagonal_scratch_len::<T>(n), IN_LINE + iterate_len(n));
-    n + if reduce > iterate { reduce } else { iterate }
+    n + largest_len([reduce, iterate])
 }
 
 /// Numbers that the iteration works with: strips, rotations, one sweep, and the order of the eigenvalues.
@@ -76,8 +97,12 @@ pub fn cold<T: Scalar, K: Kernel<T>>(
     }
 }
 
-/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: half a square, 110 rows, and that of products.
+/// Scratch, in elements, that [`tridiagonal`] needs for an `n x n` matrix: at most `n²/2 + 600 n + 200`, of which up to `450 n`
+/// hold copies of operands, on 64-bit targets.
 pub const fn tridiagonal_scratch_len<T: Scalar>(n: usize) -> usize {
+    if n == 0 {
+        return 0;
+    }
     if !countable(n, n) {
         return usize::MAX;
     }
@@ -105,7 +130,7 @@ pub fn tridiagonal<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), EighError> {
     let n = check_shapes(&a, &q, diagonal)?;
-    ShapeError::check([n.saturating_sub(1), 1], [off_diagonal.len(), 1])?;
+    ShapeError::check_len("the off-diagonal", n.saturating_sub(1), off_diagonal.len())?;
     ScratchError::check(tridiagonal_scratch_len::<T>(n), scratch.len())?;
     let scale = Scale::of_rows(kernel, &a)?;
     reduce_and_form(kernel, (a, scale), q, diagonal, off_diagonal, scratch)?;

@@ -24,8 +24,14 @@ use core::ops::Range;
 /// Sweeps in one wavefront.
 const SWEEPS: usize = 4;
 
-/// Wavefronts that are applied in one pass over the strips.
+/// The most wavefronts that are applied in one pass over the strips.
 const WAVEFRONTS: usize = 4;
+
+/// Wavefronts that are applied in one pass over the strips of an `n x n` matrix: of a small one, all strips stay in the
+/// nearest cache anyway. (Which sweeps form a wavefront does not depend on it, so neither do the bits.)
+const fn wavefronts(n: usize) -> usize {
+    if n <= 32 { 1 } else { WAVEFRONTS }
+}
 
 /// Columns of zeros on either side of a strip: a wavefront reaches so far beyond the outermost rotations.
 const MARGIN: usize = SWEEPS - 1;
@@ -45,7 +51,7 @@ pub(super) const fn strips_len(n: usize) -> usize {
 
 /// Numbers in the rotations of one batch.
 const fn batch_len(n: usize) -> usize {
-    WAVEFRONTS * SWEEPS * 2 * steps(n)
+    if n == 0 { 0 } else { wavefronts(n) * SWEEPS * 2 * steps(n) }
 }
 
 /// Numbers in the rotations of [`Waves`].
@@ -105,7 +111,7 @@ impl<'a, T: Scalar> Waves<'a, T> {
         strips: &mut [T],
         columns: Range<usize>,
     ) -> [&mut [T]; 2] {
-        if self.growing.sweeps == WAVEFRONTS * SWEEPS {
+        if self.growing.sweeps == wavefronts(self.n) * SWEEPS {
             self.turn(simd, strips);
         }
         let len = steps(self.n);
