@@ -254,7 +254,7 @@ fn a_root_that_fails_stays_in_force_and_the_third_failure_is_an_error() {
     assert_eq!(
         sentence,
         "layer 1: the third refresh in a row failed: axis 0: no root of the second moment: eigenvalue 0 is zero, and so \
-         is the floor"
+         is the floor (`Floor::Relative(n * EPSILON)` is above the noise)"
     );
 }
 

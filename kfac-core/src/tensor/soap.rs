@@ -203,9 +203,12 @@ impl<T: Scalar, S: Eigensolver> Soap<T, S> {
             BasisRefresh::SubspaceStep => {
                 match refresh::step_in_place(kernel, moment, basis.reborrow(), d, T::ZERO, scratch) {
                     Ok(_) => return Ok((0, cube(n).saturating_mul(9))),
-                    Err(EighError::SubspaceLost { .. } | EighError::NotOrthonormal { .. }) => {
-                        self.solver.cold(kernel, moment, basis, d, scratch)
-                    }
+                    // A moment that was zero, or lost its rank, has no step without damping.
+                    Err(
+                        EighError::SubspaceLost { .. }
+                        | EighError::NotOrthonormal { .. }
+                        | EighError::Damping { .. },
+                    ) => self.solver.cold(kernel, moment, basis, d, scratch),
                     Err(error) => Err(error),
                 }
             }
