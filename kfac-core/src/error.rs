@@ -263,7 +263,7 @@ impl fmt::Display for LayerErrorKind {
             Self::Scratch(error) => error.fmt(f),
             Self::NoStatistics => f.write_str("it has no statistics yet: observe it, then refresh"),
             Self::NotReady => {
-                f.write_str("it has statistics but no inverse yet: call refresh_all, or wait for its turn")
+                f.write_str("it has statistics but no inverse yet: call refresh_all, wait for its turn, or, where its refreshes fail, raise the damping")
             }
             Self::NoMomentsInBasis => {
                 f.write_str("no gradient has been observed in its basis yet: observe it once more")

@@ -21,6 +21,7 @@
 //! | weight and bias gradients apart | [`LayerGradient::with_bias`] |
 //! | all gradients in one slice | [`Preconditioner::precondition_flat`] |
 //! | the rows of a small batch and no gradient yet | [`Preconditioner::precondition_rows`] |
+//! | a layer used at every step of a sequence | [`Sequence`](evidence::Sequence), best with [`ChainSymmetric`](map::ChainSymmetric) |
 //! | token ids | [`Tokens`](evidence::Tokens), best with [`Embedding`](map::Embedding) |
 //! | scale and shift of a normalisation | [`Normalised`](evidence::Normalised), best with [`Diagonal`](map::Diagonal) |
 //!
@@ -28,7 +29,9 @@
 //!
 //! [`Preconditioner`] is the algorithm: observe, refresh, precondition. [`recipe`] has the two ways to make a step of
 //! its result. [`tridiagonal`] is another algorithm, for chains of dense layers, [`tensor`] what there is for gradients
-//! without layers: Shampoo and SOAP. [`memory`] says how much storage a network takes, as constants. Nothing here allocates but
+//! without layers: Shampoo and SOAP. [`memory`] says how much storage a network takes, as constants and as a
+//! [printed plan](memory::Plan); [`doctor`] looks at a layer when training diverges; [`posterior`] is what the factors are good for
+//! beside training. Nothing here allocates but
 //! what two features bring: `alloc` the storage of `Preconditioner::on_heap`, `matrixmultiply` a packing buffer in every
 //! product of [`Fast`](linalg::Fast) where kfac-linalg has no vector instructions of its own.
 //!

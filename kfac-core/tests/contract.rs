@@ -543,15 +543,19 @@ fn a_layer_without_statistics_or_inverse_is_refused_and_never_the_identity() {
             let [unseen, not_ready] = [LayerErrorKind::NoStatistics, LayerErrorKind::NotReady];
             // Neither statistics nor refresh, then statistics of all layers but 2, then its own without a refresh.
             assert_eq!(precondition(&mut kfac, &v, scratch), error(unseen, 0), "{}", entry.name);
+            assert!(!kfac.is_ready(), "{}", entry.name);
             for layer in [0, 1, 3, 4, 5] {
                 observe(&mut kfac, layer, NET[layer], scratch);
             }
+            assert!(!kfac.is_ready(), "{}", entry.name);
             assert_eq!(precondition(&mut kfac, &v, scratch), error(not_ready, 0), "{}", entry.name);
             let report = kfac.refresh(scratch).unwrap();
             assert_eq!(report.without_statistics as usize, M::UNIT.sides().len(), "{}", entry.name);
-            assert!(!kfac.is_ready(), "{}", entry.name);
+            // Another optimizer may have the layer without statistics.
+            assert!(kfac.is_ready(), "{}", entry.name);
             assert_eq!(precondition(&mut kfac, &v, scratch), error(unseen, 2), "{}", entry.name);
             observe(&mut kfac, 2, NET[2], scratch);
+            assert!(!kfac.is_ready(), "{}", entry.name);
             assert_eq!(precondition(&mut kfac, &v, scratch), error(not_ready, 2), "{}", entry.name);
             kfac.refresh(scratch).unwrap();
             assert!(kfac.is_ready(), "{}", entry.name);

@@ -56,7 +56,7 @@ impl<T: Scalar, M: FactorMap<T>> Run<'_, T, M> {
         }
         kfac.set_damping(T::from_f64(0.1 / (1 + step) as f64)).unwrap();
         kfac.refresh(scratch).unwrap();
-        if called && fault == Fault::Gradient && kfac.is_ready() {
+        if called && fault == Fault::Gradient && run::has_all_inverses(kfac) {
             let mut v = run::gradients::<T>(step);
             let before: usize = NET[..layer].iter().map(|shape| shape.weights()).sum();
             v[before + step % NET[layer].weights()] = nan();

@@ -106,6 +106,36 @@ fn a_basis_is_kept_up_to_the_tolerance_and_its_eigenvalues_are_renewed() {
     kept_up_to_the_tolerance(Jacobi::default(), Reproducible);
 }
 
+/// `‖QᵀAQ - diag‖ / ‖QᵀAQ‖`: the norm of `A - Q diag(QᵀAQ) Qᵀ` as a share of that of `A`.
+fn residual(q: &Matrix, a: &Matrix) -> f64 {
+    let (kept, norm) = (diagonal_in(q, a), |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt());
+    let difference: Vec<f64> = a.data.iter().zip(&kept.data).map(|(a, kept)| a - kept).collect();
+    norm(&difference) / norm(&a.data)
+}
+
+#[test]
+fn the_tolerance_is_a_share_of_the_frobenius_norm() {
+    for tolerance in [0.04, 0.1, 0.3] {
+        let map = Eigenbasis { solver: Skipping::new(Qr, tolerance).unwrap() };
+        let mut seen = [0, 0];
+        for step in 1..40 {
+            let mut room = Room::new::<Eigenbasis<Skipping<Qr>>, Reproducible>(&NET);
+            let (kfac, scratch) = room.precondition(&NET, map, Reproducible);
+            let mut kfac = kfac.with_decay(0.0).unwrap();
+            observe(&mut kfac, 0.0, scratch);
+            kfac.refresh(scratch).unwrap();
+            let bases = Side::BOTH.map(|side| eigenvectors(&factor(&kfac, 0, side)));
+            observe(&mut kfac, 0.02 * f64::from(step), scratch);
+            let residuals = Side::BOTH.map(|side| residual(&bases[side.index()], &factor(&kfac, 0, side)));
+            let kept = residuals.into_iter().filter(|&residual| residual <= tolerance).count();
+            assert_eq!(kfac.refresh(scratch).unwrap().kept as usize, kept, "{residuals:?} at {tolerance}");
+            seen[0] += kept;
+            seen[1] += 2 - kept;
+        }
+        assert!(seen.iter().all(|&count| count >= 4), "{seen:?} at {tolerance}");
+    }
+}
+
 /// The larger side of `Shifted` is always reduced anew.
 #[test]
 fn shifted_keeps_the_basis_of_the_smaller_side() {

@@ -18,6 +18,10 @@ impl<'a, T: Scalar> OutputGradients<'a, T> {
     }
 
     /// Gradients of the mean loss over a batch of `batch` cases: multiplied by `batch`, which must not be 0.
+    ///
+    /// Of a loss that is a mean over cases and positions, as frameworks give it for tokens, `cases positions` makes the rows
+    /// those of each position's own loss; the Fisher matrix is then that of the *sum* over positions, and `V` must be that of
+    /// the sum, too: multiply it by the number of positions.
     pub fn of_mean_loss(rows: MatRef<'a, T>, batch: usize) -> Self {
         Self { rows, factor: T::from_usize(batch) }
     }

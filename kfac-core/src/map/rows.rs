@@ -64,7 +64,7 @@ pub(super) const BAND: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsRoute {
     /// `U = (1/b) (D G⁻¹)ᵀ (X A⁻¹)`, `Σ U·V = (1/b²) Σ (D G⁻¹ Dᵀ) ∘ (X A⁻¹ Xᵀ)`, of which the lower triangles are formed in bands of
-    /// [`BAND`] rows.
+    /// 32 rows.
     Inverses,
     /// `Q_Gᵀ V Q_A = (1/b) (D Q_G)ᵀ (X Q_A)`, from where it goes on as ever.
     Bases,

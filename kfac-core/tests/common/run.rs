@@ -102,6 +102,13 @@ pub fn observe<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
     }
 }
 
+/// Also those of layers that were never observed, which `is_ready` does not ask of.
+pub fn has_all_inverses<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
+    kfac: &Preconditioner<'_, T, M, K>,
+) -> bool {
+    (0..NET.len()).all(|layer| kfac.layer_report(layer).is_some_and(|report| report.age.is_some()))
+}
+
 /// Refresh and precondition. While a layer is not ready there is no `U`.
 pub fn finish<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
     kfac: &mut Preconditioner<'_, T, M, K>,
@@ -111,7 +118,7 @@ pub fn finish<T: Scalar, M: FactorMap<T>, K: Kernel<T>>(
     kfac.set_damping(T::from_f64(0.1 / (1 + step) as f64)).unwrap();
     kfac.refresh(scratch).unwrap();
     let mut u = gradients(step);
-    if kfac.is_ready() {
+    if has_all_inverses(kfac) {
         kfac.precondition_flat(&mut u, scratch).unwrap();
     } else {
         u.clear();
