@@ -88,11 +88,14 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Scratch, in elements, that [`Preconditioner::diagnose`] needs for a network.
-pub const fn diagnose_scratch_len<T: Scalar>(net: &[LayerShape]) -> usize {
+/// Scratch, in elements, that [`Preconditioner::diagnose`] needs for a network under a map.
+pub const fn diagnose_scratch_len<T: Scalar, M: Map<T>>(net: &[LayerShape]) -> usize {
     let (mut most, mut layer) = (0, 0);
     while layer < net.len() {
-        let largest = net[layer].largest_side();
+        // Only whole factors are decomposed.
+        let input = if matches!(M::LAYOUT.input.moment, Moment::Full) { net[layer].inputs() } else { 0 };
+        let output = if matches!(M::LAYOUT.output.moment, Moment::Full) { net[layer].outputs() } else { 0 };
+        let largest = if input > output { input } else { output };
         let both = net[layer].inputs().saturating_add(net[layer].outputs());
         // A length of packed storage saturates where the square of the size does not fit.
         let square = packed_len(largest).saturating_mul(2);
@@ -122,7 +125,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     ///
     /// let net = [LayerShape::dense(2, 1)];
     /// let mut kfac = Preconditioner::on_heap(&net, Factored, Fast::detect())?;
-    /// let mut scratch = vec![0.0_f64; kfac.scratch_len().max(doctor::diagnose_scratch_len::<f64>(&net))];
+    /// let mut scratch = vec![0.0_f64; kfac.scratch_len().max(doctor::diagnose_scratch_len::<f64, Factored>(&net))];
     /// let (x, g) = ([1.0, 2.0, -1.0, 0.5], [0.3, -0.2]);
     /// let g = OutputGradients::per_case(MatRef::row_major(&g, 2, 1)?);
     /// kfac.observe(2).add(0, &Rows(MatRef::row_major(&x, 2, 2)?), g, &mut scratch)?;
@@ -141,10 +144,10 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         let (Some(&shape), Some(report)) = (net.get(layer), self.layer_report(layer)) else {
             return Err(LayerErrorKind::NoSuchLayer { layers: net.len() });
         };
-        if report.updates == 0 {
+        if self.moment(layer, Side::Input).1 <= 0.0 {
             return Err(LayerErrorKind::NoStatistics);
         }
-        let needed = diagnose_scratch_len::<T>(&net[layer..=layer]);
+        let needed = diagnose_scratch_len::<T, M>(&net[layer..=layer]);
         self.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
         let input = take(&mut scratch, shape.inputs())?;
         let output = take(&mut scratch, shape.outputs())?;

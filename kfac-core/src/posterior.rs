@@ -112,6 +112,7 @@ impl<'p, 's, T: Scalar, M: SpectralMap<T>, K: Kernel<T>> Posterior<'p, 's, T, M,
         let shape = self.shape(layer)?;
         let (cases, prior) = (self.cases, self.prior);
         let state = self.owner.layer_state(layer);
+        finite(cases * largest_curvature::<T, M>(&state) + prior)?;
         let mut total = T::ZERO;
         for row in 0..shape.outputs() {
             let columns = 0..shape.inputs();
@@ -151,7 +152,12 @@ impl<'p, 's, T: Scalar, M: SpectralMap<T>, K: Kernel<T>> Posterior<'p, 's, T, M,
                 }
             }
         };
-        in_eigenbases(kernel, &state, v, scratch, scale).map_err(LayerErrorKind::Apply)
+        let (rotated, scratch) = scratch.split_at_mut(v.len());
+        rotated.copy_from_slice(v);
+        in_eigenbases(kernel, &state, rotated, scratch, scale).map_err(LayerErrorKind::Apply)?;
+        Preconditioner::<T, M, K>::expect_finite(rotated, shape.inputs())?;
+        v.copy_from_slice(rotated);
+        Ok(())
     }
 
     fn shape(&self, layer: usize) -> Result<LayerShape, LayerErrorKind> {

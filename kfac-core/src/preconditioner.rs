@@ -165,13 +165,7 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                         }
                         slot.refreshed_damping = lambda.to_f64();
                         slot.renewed |= !refreshed.is_kept;
-                        if slot.refreshed.iter().all(|&step| step > slot.completed) {
-                            slot.completed = self.step;
-                            if core::mem::take(&mut slot.renewed) {
-                                map.complete(&mut self.layer_state(layer));
-                            }
-                        }
-                        report.count_success(refreshed, &mut self.slots[layer].failures[side.index()]);
+                        report.count_success(refreshed, &mut slot.failures[side.index()]);
                     }
                     Err(error) => {
                         if report.count_failure(&mut slot.failures[side.index()]) {
@@ -180,8 +174,22 @@ impl<'s, T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'s, T, M, K> {
                     }
                 }
             }
+            self.complete(layer);
         }
         third_failure.map_or(Ok(report), Err)
+    }
+
+    /// Tells the map once both sides have been refreshed since the last time, and not only kept: after all of them that were due,
+    /// so that it finds no old side beside a new one.
+    fn complete(&mut self, layer: usize) {
+        let (map, step, slot) = (self.map, self.step, &mut self.slots[layer]);
+        if slot.refreshed.iter().any(|&refreshed| refreshed <= slot.completed) {
+            return;
+        }
+        slot.completed = step;
+        if core::mem::take(&mut slot.renewed) {
+            map.complete(&mut self.layer_state(layer));
+        }
     }
 
     /// Turns every `V` into `U` in place.

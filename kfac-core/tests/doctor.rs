@@ -35,7 +35,7 @@ fn diagnosis<T: Scalar, M: MomentMap<T>, K: Kernel<T>>(
     let g = MatRef::row_major(&g, 3, 3).unwrap();
     kfac.observe(5).add_moments(1, Moments { a, g, positions: T::ONE }, scratch).unwrap();
     kfac.set_damping(T::from_f64(damping)).unwrap();
-    let mut scratch = vec![T::from_f64(f64::NAN); diagnose_scratch_len::<T>(&NET)];
+    let mut scratch = vec![T::from_f64(f64::NAN); diagnose_scratch_len::<T, M>(&NET)];
     kfac.diagnose(1, &mut scratch).unwrap()
 }
 
@@ -86,14 +86,14 @@ fn a_singular_factor_has_an_infinite_condition_and_a_zero_one_no_rank() {
 fn what_it_cannot_see_is_refused_and_looking_changes_nothing() {
     let mut room = Room::<f64>::new::<Eigenbasis, Reproducible>(&NET);
     let (mut kfac, scratch) = room.precondition(&NET, Eigenbasis::full(), Reproducible);
-    let mut space = vec![0.0; diagnose_scratch_len::<f64>(&NET)];
+    let mut space = vec![0.0; diagnose_scratch_len::<f64, Eigenbasis>(&NET)];
     assert_eq!(kfac.diagnose(2, &mut space).unwrap_err().kind, LayerErrorKind::NoSuchLayer { layers: 2 });
     assert_eq!(kfac.diagnose(1, &mut space).unwrap_err().kind, LayerErrorKind::NoStatistics);
     let (x, g) = (random(6 * 4, 1), random(6 * 3, 2));
     let [x, g] = [(&x, 4), (&g, 3)].map(|(x, width)| MatRef::row_major(x, 6, width).unwrap());
     kfac.observe(6).add(1, &Rows(x), OutputGradients::per_case(g), scratch).unwrap();
     let before = common::saved(&kfac);
-    let needed = diagnose_scratch_len::<f64>(&NET[1..]);
+    let needed = diagnose_scratch_len::<f64, Eigenbasis>(&NET[1..]);
     assert!(kfac.diagnose(1, &mut space[..needed]).is_ok());
     let error = kfac.diagnose(1, &mut space[..needed - 1]).unwrap_err();
     assert!(matches!(error.kind, LayerErrorKind::Scratch(_)), "{error}");

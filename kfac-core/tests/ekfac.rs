@@ -289,3 +289,26 @@ fn a_refresh_whose_products_would_overflow_fails_by_name_and_evidence_goes_on() 
     }
     assert_eq!(kfac.refresh(&mut scratch).unwrap().failures, 0);
 }
+
+/// The larger side is due first, so a cold start in the middle of a period renews a side twice: the second moments are those of
+/// the new bases all the same.
+#[test]
+fn a_cold_start_in_the_middle_of_a_period_leaves_the_second_moments_of_the_new_bases() {
+    const TALL: [LayerShape; 1] = [LayerShape::dense(2, 6)];
+    fn u<M: FactorMap<f64>>(map: M) -> Vec<f64> {
+        let mut room = Room::new::<M, Reproducible>(&TALL);
+        let (kfac, scratch) = room.precondition(&TALL, map, Reproducible);
+        let schedule = Schedule { statistics_every: 1, refresh_every: 2 };
+        let mut kfac = kfac.with_schedule(schedule).unwrap();
+        for (seed, all) in [(1, false), (3, true)] {
+            let (a, g) = (random(9 * 2, seed), random(9 * 6, seed + 1));
+            let [a, g] = [(&a, 2), (&g, 6)].map(|(x, width)| MatRef::row_major(x, 9, width).unwrap());
+            kfac.observe(9).add(0, &Rows(a), OutputGradients::per_case(g), scratch).unwrap();
+            if all { kfac.refresh_all(scratch) } else { kfac.refresh(scratch) }.unwrap();
+        }
+        let mut v = random(18, 5);
+        kfac.precondition_flat(&mut v, scratch).unwrap();
+        v
+    }
+    assert_close("U", &u(Ekfac::full()), &u(Eigenbasis::full()), 1e-12);
+}

@@ -172,5 +172,10 @@ fn what_it_cannot_do_is_refused_by_name() {
     let mut overflowing = Posterior::new(&mut kfac, f64::MAX, PRIOR).unwrap();
     assert!(matches!(overflowing.trace(LAYER).unwrap_err().kind, LayerErrorKind::Apply(_)));
     assert!(matches!(overflowing.solve(LAYER, &mut v, scratch).unwrap_err().kind, LayerErrorKind::Apply(_)));
+    assert!(matches!(overflowing.variance(LAYER).unwrap_err().kind, LayerErrorKind::Apply(_)));
+    assert_eq!(v, before);
+    // Next to no prior: the inverse precision is no number.
+    let mut nothing = Posterior::new(&mut kfac, 0.0, 1e-310).unwrap();
+    assert!(nothing.solve(LAYER, &mut v, scratch).is_err());
     assert_eq!(v, before);
 }

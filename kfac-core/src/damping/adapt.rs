@@ -111,7 +111,7 @@ impl<T: Scalar> LevenbergMarquardt<T> {
     /// Judges a step by the loss before and after it on the batch it was computed from, and adapts `λ` when it is
     /// time. `predicted` is the change of the loss that the quadratic model promised (negative).
     pub fn judge(&mut self, predicted: T, before: T, after: T) -> Verdict<T> {
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         let verdict = match reduction_ratio(predicted, before, after) {
             Ratio::NotFinite => {
                 self.rejected = true;
@@ -124,7 +124,7 @@ impl<T: Scalar> LevenbergMarquardt<T> {
             match verdict {
                 _ if self.rejected => self.lambda = self.adapted(-T::ONE / T::ZERO),
                 Verdict::Accepted { rho: Some(rho) } => self.lambda = self.adapted(rho),
-                _ => self.unjudged += 1,
+                _ => self.unjudged = self.unjudged.saturating_add(1),
             }
             self.rejected = false;
         }

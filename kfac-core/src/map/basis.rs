@@ -6,6 +6,7 @@ use super::{
 };
 use crate::memory::{LayerState, SideState};
 use crate::shape::Side;
+use crate::statistics::factor::largest_magnitude;
 use kfac_linalg::eigh::Eigensolver;
 use kfac_linalg::product::{Accumulate, dot, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};
@@ -91,15 +92,18 @@ fn is_kept<T: Scalar, K: Kernel<T>>(
     let (half, rotated) = (MatRef::row_major(half, n, n)?, factor);
     gemm(kernel, MatMut::row_major(rotated, n, n)?, one, q.transposed(), half, scratch)?;
 
+    // In units of the largest, so that no square leaves the range.
+    let unit = largest_magnitude(rotated).to_f64();
     let (mut all, mut off_diagonal) = (0.0, 0.0);
     for (row, values) in rotated.chunks_exact(n).enumerate() {
         for (column, value) in values.iter().enumerate() {
-            let square = value.to_f64() * value.to_f64();
+            let share = if unit > 0.0 { value.to_f64() / unit } else { 0.0 };
+            let square = share * share;
             all += square;
             off_diagonal += if row == column { 0.0 } else { square };
         }
     }
-    // Squares that overflow say nothing: then it is decomposed.
+    // What is not finite is for the solver to name.
     let is_kept = f64::is_finite(all) && off_diagonal <= (tolerance * tolerance) * all;
     if is_kept {
         for (kept, &found) in arrays.diagonal.iter_mut().zip(rotated.iter().step_by(n + 1)) {

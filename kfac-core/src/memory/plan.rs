@@ -141,7 +141,7 @@ impl fmt::Display for Plan<'_> {
             write!(f, "{first:>6} {alike:>6} {size:>15}")?;
             let columns = layer.moments.into_iter().chain(layer.beside);
             let total = layer.total();
-            let last = [layer.per_weight + layer.per_layer, total, total.saturating_mul(alike)];
+            let last = [layer.per_weight.saturating_add(layer.per_layer), total, total.saturating_mul(alike)];
             for bytes in columns.chain(last) {
                 write!(f, " {:>10}", unit.write(bytes))?;
             }

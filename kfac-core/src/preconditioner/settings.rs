@@ -62,7 +62,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// [`SettingError`] unless it is finite and not negative.
     pub fn set_l2(&mut self, l2: T) -> Result<(), SettingError> {
-        SettingError::unless(l2 >= T::ZERO && l2.is_finite(), "l2", l2)?;
+        SettingError::unless(l2 >= T::ZERO && (self.damping + l2).is_finite(), "l2", l2)?;
         self.l2 = l2;
         Ok(())
     }
@@ -73,7 +73,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// # Errors
     /// [`SettingError`] unless it is finite and positive.
     pub fn set_damping(&mut self, lambda: T) -> Result<(), SettingError> {
-        SettingError::unless(lambda > T::ZERO && lambda.is_finite(), "damping", lambda)?;
+        SettingError::unless(lambda > T::ZERO && (lambda + self.l2).is_finite(), "damping", lambda)?;
         self.damping = lambda;
         Ok(())
     }

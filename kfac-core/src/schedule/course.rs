@@ -42,8 +42,11 @@ enum Shape {
 
 impl<T: Scalar> Course<T> {
     /// The same value at every step.
-    pub fn constant(value: T) -> Self {
-        Self { shape: Shape::Step, from: value, to: value, steps: 0, warm_up: 0 }
+    ///
+    /// # Errors
+    /// [`SettingError`] unless it is finite.
+    pub fn constant(value: T) -> Result<Self, SettingError> {
+        Self::new(Shape::Step, value, value, 0)
     }
 
     /// `from + (to - from) k / steps`, `to` from step `steps` on.
@@ -97,7 +100,11 @@ impl<T: Scalar> Course<T> {
 
     /// The value at step `step`, counted from 0.
     pub fn at(&self, step: u64) -> T {
-        let value = if step >= self.steps { self.to } else { self.on_the_way(step) };
+        let value = match step {
+            _ if step >= self.steps => self.to,
+            0 => self.from,
+            _ => self.on_the_way(step),
+        };
         if step.saturating_add(1) >= self.warm_up {
             return value;
         }
@@ -108,12 +115,13 @@ impl<T: Scalar> Course<T> {
         let (from, to, share) = (self.from, self.to, Self::share(step, self.steps));
         match self.shape {
             Shape::Step => from,
-            Shape::Linear => from + (to - from) * share,
+            Shape::Linear => from * (T::ONE - share) + to * share,
             // Either logarithm is finite, their quotient's need not be.
             Shape::Exponential => (from.ln() + (to.ln() - from.ln()) * share).exp(),
             Shape::Cosine => {
                 let angle = T::from_f64(core::f64::consts::PI) * share;
-                to + (from - to) * ((T::ONE + angle.cos()) * T::from_f64(0.5))
+                let left = (T::ONE + angle.cos()) * T::from_f64(0.5);
+                from * left + to * (T::ONE - left)
             }
         }
     }
@@ -134,7 +142,7 @@ mod tests {
         let close = |got: [f64; 5], want: [f64; 5]| {
             got.iter().zip(want).for_each(|(got, want)| assert!((got - want).abs() < 1e-15, "{got} {want}"));
         };
-        close(at(Course::constant(2.5)), [2.5; 5]);
+        close(at(Course::constant(2.5).unwrap()), [2.5; 5]);
         close(at(Course::linear(1.0, 0.2, 4).unwrap()), [1.0, 0.8, 0.4, 0.2, 0.2]);
         close(at(Course::step(1.0, 0.2, 4).unwrap()), [1.0, 1.0, 1.0, 0.2, 0.2]);
         let root = Scalar::exp(Scalar::ln(0.01_f64) / 4.0);
@@ -150,8 +158,8 @@ mod tests {
         let got = [0, 1, 2, 3, 4].map(|step| course.at(step));
         let want = [1.0 / 3.0, 0.8 * 2.0 / 3.0, 0.6, 0.4, 0.2];
         got.iter().zip(want).for_each(|(got, want)| assert!((got - want).abs() < 1e-15, "{got} {want}"));
-        assert_eq!(Course::constant(2.0).with_warm_up(0).at(0), 2.0);
-        assert_eq!(Course::constant(2.0).with_warm_up(u64::MAX).at(u64::MAX), 2.0);
+        assert_eq!(Course::constant(2.0).unwrap().with_warm_up(0).at(0), 2.0);
+        assert_eq!(Course::constant(2.0).unwrap().with_warm_up(u64::MAX).at(u64::MAX), 2.0);
     }
 
     #[test]
@@ -160,6 +168,13 @@ mod tests {
         assert_eq!(Course::cosine(1.0, f64::INFINITY, 3).unwrap_err().setting, "to");
         assert_eq!(Course::exponential(1.0, 0.0, 3).unwrap_err().setting, "to");
         assert_eq!(Course::exponential(-1.0, 1.0, 3).unwrap_err().setting, "from");
+        assert!(Course::constant(f32::NAN).is_err());
+        // No difference of the two is formed, and the first value is exact.
+        assert_eq!(Course::linear(f32::MAX, -f32::MAX, 2).unwrap().at(1), 0.0);
+        for course in [Course::cosine(1e-5_f32, 0.01, 1000), Course::exponential(0.003_f32, 0.01, 1000)] {
+            let course = course.unwrap();
+            assert_eq!(course.at(0), course.from);
+        }
         assert_eq!(Course::linear(1.0, 0.5, 0).unwrap().at(0), 0.5);
     }
 }

@@ -291,7 +291,7 @@ impl<T: Scalar> SquareSum<T> {
 }
 
 /// The largest magnitude of finite numbers, 16 of them side by side.
-fn largest_magnitude<T: Scalar>(values: &[T]) -> T {
+pub(crate) fn largest_magnitude<T: Scalar>(values: &[T]) -> T {
     let mut lanes = [T::ZERO; 16];
     let (blocks, rest) = values.as_chunks::<16>();
     for block in blocks {

@@ -111,7 +111,12 @@ impl<T: Scalar> QuadraticModel<T> {
         if !(alpha.is_finite() && mu.is_finite()) {
             return Err(ModelError::NotFinite { product: (alpha + mu).to_f64() });
         }
-        Ok(self.propose(alpha, mu, slopes, fisher))
+        let proposal = self.propose(alpha, mu, slopes, fisher);
+        let promised = [proposal.predicted, proposal.predicted_without_damping, proposal.divergence];
+        match promised.into_iter().find(|product| !product.is_finite()) {
+            Some(product) => Err(ModelError::NotFinite { product: product.to_f64() }),
+            None => Ok(proposal),
+        }
     }
 
     /// What the model says of `α Δ + μ δ₀`, for any `α` and `μ`.
