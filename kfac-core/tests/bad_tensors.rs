@@ -1,4 +1,5 @@
 //! Bad gradients, settings, storage and second moments of tensors: refused by name, nothing changed.
+#![cfg(feature = "alloc")] // Some of its storage is on the heap.
 
 mod common;
 

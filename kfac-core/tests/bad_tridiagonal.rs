@@ -1,5 +1,6 @@
 //! What `Tridiagonal` refuses, by name: evidence, moments, gradients, factors that no network has, storage and saved bytes.
 //! The state is as if the call had not been made.
+#![cfg(feature = "alloc")] // Its storage is on the heap.
 
 mod common;
 

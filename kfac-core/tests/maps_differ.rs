@@ -17,6 +17,7 @@
 //! | `Tridiagonal` | no `Ξ`; no `Ξᵀ`; `1 + s sᵀ`; `Ψ` without the inverse | `tridiagonal`: `u_solves_the_dense_system_...` |
 //! | `Shampoo` | root of another order; no floor; scale of the average; no grafting ratio | `shampoo`, `grafting`, `golden_shampoo_soap` |
 //! | `Soap` | second moment not permuted; first call not apart; rotation skipped | `soap`, `golden_shampoo_soap` |
+#![cfg(feature = "alloc")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The printed plan of memory against what a preconditioner really takes.
+#![cfg(feature = "alloc")]
 
 mod common;
 
