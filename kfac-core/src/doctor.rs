@@ -118,7 +118,8 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     /// A [`LayerError`] for a layer that does not exist or was never observed, for scratch, and for a factor that has no
     /// eigenvalues, which none that was gathered here does.
     ///
-    /// ```
+    #[cfg_attr(feature = "alloc", doc = "```")]
+    #[cfg_attr(not(feature = "alloc"), doc = "```ignore")]
     /// use kfac_core::evidence::{OutputGradients, Rows};
     /// use kfac_core::linalg::{Fast, MatRef};
     /// use kfac_core::{LayerShape, Preconditioner, doctor, map::Factored};

@@ -5,7 +5,8 @@
 //! [`Ekfac`](crate::map::Ekfac); `N` is the number of cases that the loss is summed over, `τ` the precision of the Gaussian
 //! prior. A training loss that is a mean over cases with the l2 term `η |θ|² / 2` is the one of `τ = N η`.
 //!
-//! ```
+#![cfg_attr(feature = "alloc", doc = "```")]
+#![cfg_attr(not(feature = "alloc"), doc = "```ignore")]
 //! use kfac_core::evidence::{OutputGradients, Rows};
 //! use kfac_core::linalg::{Fast, MatRef};
 //! use kfac_core::posterior::Posterior;

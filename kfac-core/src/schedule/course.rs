@@ -6,7 +6,8 @@ use kfac_linalg::Scalar;
 /// A value without state: [`at`](Self::at) takes the number of the step, counted from 0, so that a resumed run goes on where
 /// it was.
 ///
-/// ```
+#[cfg_attr(feature = "alloc", doc = "```")]
+#[cfg_attr(not(feature = "alloc"), doc = "```ignore")]
 /// use kfac_core::linalg::Reproducible;
 /// use kfac_core::schedule::Course;
 /// use kfac_core::{LayerShape, Preconditioner, map::Factored};
