@@ -2,13 +2,13 @@
 
 use crate::error::{LayerError, LayerErrorKind};
 use crate::map::{Map, MapError, take};
-use crate::memory::Moment;
+use crate::memory::{Moment, normaliser, write_factor};
 use crate::preconditioner::Preconditioner;
 use crate::report::LayerReport;
 use crate::shape::{LayerShape, Side};
 use core::fmt;
 use kfac_linalg::eigh::{Eigensolver, Qr, qr};
-use kfac_linalg::{Kernel, MatMut, MatRef, PackedRef, Scalar, packed_len};
+use kfac_linalg::{Kernel, MatMut, Scalar, packed_len};
 
 /// The state of a layer's factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,20 +178,18 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         mut scratch: &mut [T],
     ) -> Result<Option<&'a [T]>, LayerErrorKind> {
         let (sum, weight) = self.moment(layer, side);
-        let normaliser = T::from_f64(1.0 / weight);
         let n = out.len();
         match M::LAYOUT.side(side).moment {
             Moment::None => return Ok(None),
             Moment::Diagonal => {
+                let normaliser = normaliser::<T>(weight);
                 out.iter_mut().zip(sum).for_each(|(d, &sum)| *d = sum * normaliser);
                 // Diagonals are finite, so their order is total.
                 out.sort_unstable_by(|x, y| x.partial_cmp(y).unwrap_or(core::cmp::Ordering::Equal));
             }
             Moment::Full => {
                 let (factor, basis) = (take(&mut scratch, n * n)?, take(&mut scratch, n * n)?);
-                PackedRef::new(sum, n)?.unpack(MatMut::row_major(factor, n, n)?)?;
-                factor.iter_mut().for_each(|value| *value *= normaliser);
-                let (a, q) = (MatRef::row_major(factor, n, n)?, MatMut::row_major(basis, n, n)?);
+                let (a, q) = (write_factor(sum, weight, n, factor)?, MatMut::row_major(basis, n, n)?);
                 Qr.cold(self.kernel, a, q, out, scratch)
                     .map_err(|error| LayerErrorKind::Apply(MapError::Eigh { side, error }))?;
             }

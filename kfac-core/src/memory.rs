@@ -38,7 +38,8 @@ use crate::shape::{LayerShape, Side};
 use crate::statistics::lag;
 use core::fmt;
 use kfac_linalg::{
-    Kernel, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product, shifted,
+    Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky, eigh, packed_len, product,
+    shifted,
 };
 
 /// What a map keeps per layer, as counts of each kind of array.
@@ -645,7 +646,7 @@ impl<'s, T: Scalar> SideState<'s, T> {
 
     /// `1 / weight`: the factor is the sum times this.
     pub fn normaliser(&self) -> T {
-        T::from_f64(1.0 / self.weight)
+        normaliser(self.weight)
     }
 
     /// The statistics' sum, to be added to.
@@ -655,14 +656,36 @@ impl<'s, T: Scalar> SideState<'s, T> {
 
     /// Writes the factor, `sum / weight`, to a full square in both triangles.
     pub fn write_factor(&self, out: &mut [T]) -> Result<(), ShapeError> {
-        let normaliser = self.normaliser();
-        let mut square = kfac_linalg::MatMut::row_major(out, self.size, self.size)?;
-        PackedRef::new(self.sum, self.size)?.unpack(square.reborrow())?;
-        for value in &mut out[..self.size * self.size] {
-            *value *= normaliser;
-        }
-        Ok(())
+        write_factor(self.sum, self.weight, self.size, out).map(|_| ())
     }
+}
+
+/// `1 / weight`: a factor is its sum times this.
+pub(crate) fn normaliser<T: Scalar>(weight: f64) -> T {
+    T::from_f64(1.0 / weight)
+}
+
+/// `sum / weight` as a full square in both triangles.
+pub(crate) fn write_factor<'a, T: Scalar>(
+    sum: &[T],
+    weight: f64,
+    size: usize,
+    out: &'a mut [T],
+) -> Result<MatRef<'a, T>, ShapeError> {
+    let normaliser = normaliser(weight);
+    unpack(sum, size, out)?;
+    out[..size * size].iter_mut().for_each(|value| *value *= normaliser);
+    MatRef::row_major(out, size, size)
+}
+
+/// A packed matrix as a full square in both triangles.
+pub(crate) fn unpack<'a, T: Scalar>(
+    packed: &[T],
+    size: usize,
+    square: &'a mut [T],
+) -> Result<MatRef<'a, T>, ShapeError> {
+    PackedRef::new(packed, size)?.unpack(MatMut::row_major(square, size, size)?)?;
+    MatRef::row_major(square, size, size)
 }
 
 #[cfg(test)]

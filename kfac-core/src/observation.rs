@@ -2,7 +2,7 @@
 
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::evidence::{ChainMoments, Evidence, Inputs, Moments, OutputGradients};
-use crate::map::{ChainMap, FactorMap, MomentMap};
+use crate::map::{ChainMap, FactorMap, MomentMap, largest};
 use crate::memory::{LayerSlot, observe_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::{LayerShape, Side};
@@ -383,9 +383,8 @@ impl<T: Scalar> Update<T> {
     /// The same for sums of squared gradients: no case's is larger than the product of its sums of squares, and it is
     /// squared before it is scaled.
     fn expect_room_for_squares(&self, sums: &[T], added: &[SquareSum<T>; 2]) -> Result<(), LayerErrorKind> {
-        let present = sums.iter().fold(T::ZERO, |most, &sum| most.maximum(sum));
         let [inputs, gradients] = added;
         let squares = gradients.bounded(inputs.sum() * gradients.sum())?;
-        gradients.bounded(self.keep * present + self.per_case * squares).map(|_| ())
+        gradients.bounded(self.keep * largest(sums) + self.per_case * squares).map(|_| ())
     }
 }

@@ -39,7 +39,7 @@ use crate::memory::{LayerState, apply_scratch_len};
 use crate::preconditioner::Preconditioner;
 use crate::shape::LayerShape;
 use crate::statistics::factor::SquareSum;
-use kfac_linalg::{Kernel, Scalar, ShapeError};
+use kfac_linalg::{Kernel, Scalar};
 
 /// The Laplace posterior of the weights, from the statistics of a preconditioner as of their last refresh.
 pub struct Posterior<'p, 's, T, M, K> {
@@ -131,16 +131,8 @@ impl<'p, 's, T: Scalar, M: SpectralMap<T>, K: Kernel<T>> Posterior<'p, 's, T, M,
         factor: impl Fn(T) -> T,
     ) -> Result<(), LayerErrorKind> {
         let shape = self.shape(layer)?;
-        let (found, expected) = ([v.len(), 1], [shape.weights(), 1]);
-        if found != expected {
-            let error = ShapeError::new(expected, found);
-            return Err(LayerErrorKind::Shape { quantity: Quantity::Gradient, error });
-        }
-        let mut squares = SquareSum::new(Quantity::Gradient);
-        for (index, row) in v.chunks_exact(shape.inputs()).enumerate() {
-            squares.add(index, row)?;
-        }
-        squares.finish()?;
+        Quantity::Gradient.expect([shape.weights(), 1], [v.len(), 1])?;
+        SquareSum::of_rows(Quantity::Gradient, v, shape.inputs())?;
         let needed = apply_scratch_len::<T, M>(shape);
         self.owner.expect_scratch(layer, needed, scratch).map_err(|error| error.kind)?;
         let (cases, prior, kernel) = (self.cases, self.prior, self.owner.kernel);
@@ -156,7 +148,7 @@ impl<'p, 's, T: Scalar, M: SpectralMap<T>, K: Kernel<T>> Posterior<'p, 's, T, M,
         let (rotated, scratch) = scratch.split_at_mut(v.len());
         rotated.copy_from_slice(v);
         in_eigenbases(kernel, &state, rotated, scratch, scale).map_err(LayerErrorKind::Apply)?;
-        Preconditioner::<T, M, K>::expect_finite(rotated, shape.inputs())?;
+        SquareSum::of_rows(Quantity::Preconditioned, rotated, shape.inputs())?;
         v.copy_from_slice(rotated);
         Ok(())
     }

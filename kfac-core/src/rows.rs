@@ -102,7 +102,7 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
         let rows = BatchRows { inputs, gradients, u: &mut *u };
         let products = map.apply_rows(kernel, &self.layer_state(layer), lambda, rows, scratch)?;
         if products.is_some() {
-            Self::expect_finite(u, n)?;
+            SquareSum::of_rows(Quantity::Preconditioned, u, n)?;
         }
         Ok(products)
     }
@@ -117,11 +117,7 @@ impl<T: Scalar, M: RowsMap<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     ) -> Result<RowProducts<T>, LayerErrorKind> {
         let width = evidence.shape.inputs();
         form_gradient(self.kernel, evidence, T::ONE / T::from_usize(cases), u, scratch)?;
-        let mut squares = SquareSum::new(Quantity::Gradient);
-        for (index, row) in u.chunks_exact(width).enumerate() {
-            squares.add(index, row)?;
-        }
-        let gradient_squares = Some(squares.finish()?);
+        let gradient_squares = Some(SquareSum::of_rows(Quantity::Gradient, u, width)?);
         let (v, scratch) = scratch.split_at_mut(u.len());
         v.copy_from_slice(u);
         self.apply_map(layer, u, scratch)?;

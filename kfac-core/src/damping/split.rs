@@ -1,7 +1,8 @@
 //! The damping of `A (x) G + λ I`, split between the two factors.
 
+use crate::memory::SideState;
 use core::fmt;
-use kfac_linalg::Scalar;
+use kfac_linalg::{Scalar, ShapeError};
 
 /// What the damping does to the two factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,13 @@ pub struct Trace<T> {
     pub trace: T,
     /// Rows of the factor.
     pub size: usize,
+}
+
+impl<T: Scalar> Trace<T> {
+    /// Of the factor of a side.
+    pub(crate) fn of(side: &SideState<'_, T>) -> Result<Self, ShapeError> {
+        Ok(Self { trace: side.trace()?, size: side.size })
+    }
 }
 
 /// Splits the damping of `A (x) G + λ I` between the two factors.

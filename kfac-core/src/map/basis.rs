@@ -114,12 +114,12 @@ fn is_kept<T: Scalar, K: Kernel<T>>(
 }
 
 /// The largest of numbers that are not negative.
-pub(super) fn largest<T: Scalar>(numbers: &[T]) -> T {
+pub(crate) fn largest<T: Scalar>(numbers: &[T]) -> T {
     numbers.iter().fold(T::ZERO, |most, &number| most.maximum(number))
 }
 
 /// Is the diagonal of a second moment zero, and with it all of it?
-pub(super) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
+pub(crate) fn is_zero<T: Scalar>(factor: &[T], n: usize) -> bool {
     factor.iter().step_by(n + 1).all(|&value| value == T::ZERO)
 }
 

@@ -4,10 +4,10 @@ use super::{
     Routine, RowProducts, RowsMap, RowsRoute, Workspace, take,
 };
 use crate::damping::split::{Split, Trace, split_damping};
-use crate::memory::{LayerState, Layout, SideLayout, SideState};
+use crate::memory::{LayerState, Layout, SideLayout, SideState, unpack};
 use crate::shape::Side;
 use kfac_linalg::product::{Accumulate, gemm, sum_terms};
-use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, PackedRef, Scalar, ShapeError, cholesky};
+use kfac_linalg::{Kernel, MatMut, MatRef, PackedMut, Scalar, ShapeError, cholesky};
 
 /// `U = (G + √λ/π I)⁻¹ V (A + π√λ I)⁻¹`: two inverses of positive definite matrices, damping split by `π`.
 ///
@@ -55,9 +55,7 @@ impl<T: Scalar> Map<T> for Factored {
         mut scratch: &mut [T],
     ) -> Result<Refreshed, MapError> {
         let (n, m) = (layer.input.size, layer.output.size);
-        let a = Trace { trace: layer.input.trace()?, size: n };
-        let g = Trace { trace: layer.output.trace()?, size: m };
-        let split = split_damping(a, g, lambda)?;
+        let split = split_damping(Trace::of(&layer.input)?, Trace::of(&layer.output)?, lambda)?;
         let (a_hat, g_hat) = (take(&mut scratch, n * n)?, take(&mut scratch, m * m)?);
         let zero_trace = match split {
             Split::Shift { input, output } => {
@@ -187,13 +185,4 @@ pub(crate) fn invert<T: Scalar, K: Kernel<T>>(
         return Err(MapError::NotFinite { side });
     }
     Ok(())
-}
-
-pub(crate) fn unpack<'a, T: Scalar>(
-    packed: &[T],
-    size: usize,
-    square: &'a mut [T],
-) -> Result<MatRef<'a, T>, ShapeError> {
-    PackedRef::new(packed, size)?.unpack(MatMut::row_major(square, size, size)?)?;
-    MatRef::row_major(square, size, size)
 }

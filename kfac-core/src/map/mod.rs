@@ -30,7 +30,7 @@ mod renewal;
 mod rows;
 mod shifted;
 
-pub(crate) use basis::in_eigenbases;
+pub(crate) use basis::{in_eigenbases, is_zero, largest};
 pub use chain::{ChainLimit, ChainMap, ChainSymmetric};
 pub use diagonal::Diagonal;
 pub use eigenbasis::Eigenbasis;

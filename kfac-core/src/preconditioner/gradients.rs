@@ -87,15 +87,7 @@ impl<T: Scalar, M: Map<T>, K: Kernel<T>> Preconditioner<'_, T, M, K> {
     ) -> Result<(), LayerErrorKind> {
         let (map, kernel, lambda) = (self.map, self.kernel, self.damping + self.l2);
         map.apply(kernel, &self.layer_state(layer), lambda, v, scratch)?;
-        Self::expect_finite(v, self.net[layer].inputs())
-    }
-
-    /// Refuses a `U` that is not finite, or whose squares are not.
-    pub(crate) fn expect_finite(u: &[T], width: usize) -> Result<(), LayerErrorKind> {
-        let mut squares = SquareSum::new(Quantity::Preconditioned);
-        for (index, row) in u.chunks_exact(width).enumerate() {
-            squares.add(index, row)?;
-        }
-        squares.finish().map(|_| ())
+        SquareSum::of_rows(Quantity::Preconditioned, v, self.net[layer].inputs())?;
+        Ok(())
     }
 }

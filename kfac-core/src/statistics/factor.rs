@@ -236,6 +236,15 @@ impl<T: Scalar> SquareSum<T> {
         Self { quantity, sum: T::ZERO, largest: T::ZERO }
     }
 
+    /// The squares of a matrix of rows so wide, refused where they leave the range of `T`.
+    pub(crate) fn of_rows(quantity: Quantity, numbers: &[T], width: usize) -> Result<T, LayerErrorKind> {
+        let mut squares = Self::new(quantity);
+        for (index, row) in numbers.chunks_exact(width).enumerate() {
+            squares.add(index, row)?;
+        }
+        squares.finish()
+    }
+
     /// Adds the squares of one row.
     pub(crate) fn add(&mut self, row: usize, values: &[T]) -> Result<(), LayerErrorKind> {
         let squares = sum_terms([values], |[value]| value * value)?;

@@ -3,7 +3,7 @@
 use super::axes::products_len;
 use super::shape::{MAX_ORDER, TensorShape};
 use crate::error::SettingError;
-use crate::memory::{Memory, Slot, StorageError, max};
+use crate::memory::{Memory, Slot, StorageError, max, unpack};
 use core::fmt;
 use kfac_linalg::eigh::{Method, refresh, roots};
 use kfac_linalg::product::gemm_scratch_len;
@@ -234,8 +234,7 @@ impl<T: Scalar> AxisState<'_, T> {
 
     /// Writes it in both triangles of a square.
     pub(super) fn unpack(&self, full: &mut [T]) -> Result<(), ShapeError> {
-        PackedRef::new(self.moment, self.side)?
-            .unpack(kfac_linalg::MatMut::row_major(full, self.side, self.side)?)
+        unpack(self.moment, self.side, full).map(|_| ())
     }
 }
 

@@ -7,7 +7,7 @@ use super::memory::{TensorLayout, TensorSetupError, TensorSlot, TensorState, scr
 use super::report::TensorStep;
 use super::shape::TensorShape;
 use crate::error::{LayerError, LayerErrorKind, Quantity, SettingError};
-use crate::map::MapError;
+use crate::map::largest;
 use crate::memory::{Buffer, Net, Storage, StorageError};
 use crate::report::{Preconditioned, RefreshReport};
 use crate::schedule::Schedule;
@@ -167,8 +167,7 @@ impl<'s, T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'s, T,
             squares.bounded(keep * state.axis(axis).trace()? + add * squares.sum())?;
         }
         if let Some([keep, add]) = map.second_moment().keep_and_add() {
-            let largest = state.second_moment.iter().fold(T::ZERO, |most, &s| most.maximum(s));
-            squares.bounded(keep * largest + add * squares.sum())?;
+            squares.bounded(keep * largest(state.second_moment) + add * squares.sum())?;
         }
         Ok(())
     }
@@ -194,7 +193,7 @@ impl<'s, T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'s, T,
         if let Some([keep, add]) = second {
             let (rotated, scratch) = scratch.split_at_mut(gradient.len());
             rotated.copy_from_slice(gradient);
-            map.in_moment_space(kernel, &state, rotated, scratch).map_err(apply_error)?;
+            map.in_moment_space(kernel, &state, rotated, scratch)?;
             for (moment, &g) in state.second_moment.iter_mut().zip(&*rotated) {
                 *moment = keep * *moment + add * (g * g);
             }
@@ -331,7 +330,7 @@ impl<'s, T: Scalar, M: GradientMap<T>, K: Kernel<T>> TensorPreconditioner<'s, T,
                 }
             }
         }
-        map.apply(kernel, &state, v, scratch).map_err(apply_error)?;
+        map.apply(kernel, &state, v, scratch)?;
         let u = v;
         let mut squares = SquareSum::new(Quantity::Preconditioned);
         squares.add(0, u).map_err(|kind| in_rows(state.shape, kind))?;
@@ -396,14 +395,6 @@ fn in_rows(shape: TensorShape, kind: LayerErrorKind) -> LayerErrorKind {
             LayerErrorKind::NotFinite { quantity, row: column / width, column: column % width }
         }
         other => other,
-    }
-}
-
-fn apply_error(error: MapError) -> LayerErrorKind {
-    match error {
-        MapError::Scratch(error) => LayerErrorKind::Scratch(error),
-        MapError::Internal(error) => LayerErrorKind::Internal(error),
-        other => LayerErrorKind::Apply(other),
     }
 }
 

@@ -4,7 +4,7 @@ use super::grafting::{Grafting, norm};
 use super::map::{GradientMap, MomentSpace, StepOrder};
 use super::memory::{RefreshRoutine, TensorLayout, TensorState};
 use crate::error::SettingError;
-use crate::map::{MapError, Refreshed, take};
+use crate::map::{MapError, Refreshed, is_zero, take};
 use kfac_linalg::eigh::roots::{Below, Floor, Root, inverse_root};
 use kfac_linalg::eigh::{Eigensolver, Method, Qr};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar};
@@ -170,7 +170,7 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Shampoo<T, S> {
         inverse_root(kernel, root, MatRef::row_major(q, n, n)?, d, to, scratch)
             .map_err(|error| AxisError::Root(error).at(axis))?;
         let flops = S::METHOD.flops(n, outcome.sweeps).saturating_add(crate::map::cube(n));
-        let zero_trace = moment.iter().step_by(n + 1).all(|&value| value == T::ZERO);
+        let zero_trace = is_zero(moment, n);
         Ok(Refreshed { flops, sweeps: outcome.sweeps, zero_trace, is_kept: false })
     }
 

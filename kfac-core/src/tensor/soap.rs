@@ -4,7 +4,7 @@ use super::map::{GradientMap, MomentSpace, StepOrder};
 use super::memory::{RefreshRoutine, TensorLayout, TensorState};
 use super::shape::TensorShape;
 use crate::error::SettingError;
-use crate::map::{MapError, Refreshed, cube, take};
+use crate::map::{MapError, Refreshed, cube, is_zero, take};
 use core::cmp::Ordering;
 use kfac_linalg::eigh::{Eigensolver, EighError, Method, Qr, refresh};
 use kfac_linalg::product::{Accumulate, gemm};
@@ -139,7 +139,7 @@ impl<T: Scalar, S: Eigensolver> GradientMap<T> for Soap<T, S> {
         let (room, kept) = (&mut *scratch, &*arrays.matrix);
         let (moment, room) = room.split_at_mut(n * n);
         arrays.unpack(moment)?;
-        let zero_trace = moment.iter().step_by(n + 1).all(|&value| value == T::ZERO);
+        let zero_trace = is_zero(moment, n);
         // A fresh tensor's basis is zero, which no orthogonal matrix is.
         let is_cold = kept.iter().all(|&value| value == T::ZERO);
         let (moment, kept) = (MatRef::row_major(moment, n, n)?, MatRef::row_major(kept, n, n)?);

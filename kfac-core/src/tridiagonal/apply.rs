@@ -3,8 +3,8 @@
 use super::Tridiagonal;
 use super::computed::margin;
 use super::layout::{computed_range, half_len, widest};
-use crate::map::factored::unpack;
 use crate::map::{MapError, take};
+use crate::memory::unpack;
 use crate::shape::{LayerShape, Side};
 use kfac_linalg::product::{Accumulate, gemm};
 use kfac_linalg::{Kernel, MatMut, MatRef, Scalar, ShapeError};

@@ -16,7 +16,7 @@ use super::layout::{computed_range, next_range, side_flops, widest};
 use crate::damping::split::{Split, Trace, split_damping};
 use crate::error::{LayerError, LayerErrorKind};
 use crate::map::factored::{invert, write_damped, write_multiple_of_identity};
-use crate::map::{MapError, take};
+use crate::map::{MapError, largest, take};
 use crate::report::RefreshReport;
 use crate::shape::Side;
 use kfac_linalg::cholesky::{self, CholeskyError};
@@ -123,9 +123,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
     /// The split of the damping of a layer.
     fn split(&mut self, layer: usize, lambda: T) -> Result<Split<T>, MapError> {
         let state = self.layer_state(layer);
-        let a = Trace { trace: state.input.trace()?, size: state.input.size };
-        let g = Trace { trace: state.output.trace()?, size: state.output.size };
-        Ok(split_damping(a, g, lambda)?)
+        Ok(split_damping(Trace::of(&state.input)?, Trace::of(&state.output)?, lambda)?)
     }
 
     /// `Â` or `Ĝ`; says whether damping takes the place of both.
@@ -151,8 +149,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
         for layer in 0..self.net.len().saturating_sub(1) {
             let [input, output] = Side::BOTH.map(|side| {
                 let size = self.net[layer].side(side);
-                let squared = &staged[computed_range(&self.net, layer, side)][size * size..][..size];
-                squared.iter().fold(T::ZERO, |most, &square| most.maximum(square))
+                largest(&staged[computed_range(&self.net, layer, side)][size * size..][..size])
             });
             let share = input * output;
             let is_joint = share <= T::ONE + margin::<T>();

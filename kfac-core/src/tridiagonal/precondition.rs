@@ -4,9 +4,7 @@ use super::Tridiagonal;
 use super::layout::weights_len;
 use crate::error::{LayerError, LayerErrorKind, Quantity};
 use crate::gradient::LayerGradient;
-use crate::map::MapError;
 use crate::report::Preconditioned;
-use crate::shape::LayerShape;
 use crate::statistics::factor::SquareSum;
 use kfac_linalg::product::dot;
 use kfac_linalg::{Kernel, Scalar, ShapeError};
@@ -118,7 +116,7 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
             for (index, row) in v.chunks_exact_mut(shape.inputs()).enumerate() {
                 gradient.read_row(index, row);
             }
-            square_sum(Quantity::Gradient, shape, v)
+            SquareSum::of_rows(Quantity::Gradient, v, shape.inputs())
         };
         let gradient_squares = Some(read(v).map_err(|kind| kind.at(gradient.layer()))?);
         *total += Preconditioned { gradient_squares, ..Preconditioned::NOTHING };
@@ -127,16 +125,9 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
 
     /// `V` to `U` of all layers, refused where one is not finite.
     fn transform(&self, v: &mut [T], scratch: &mut [T]) -> Result<(), LayerError> {
-        self.apply(v, scratch).map_err(|error| {
-            let kind = match error {
-                MapError::Scratch(error) => LayerErrorKind::Scratch(error),
-                MapError::Internal(error) => LayerErrorKind::Internal(error),
-                other => LayerErrorKind::Apply(other),
-            };
-            kind.at(0)
-        })?;
+        self.apply(v, scratch).map_err(|error| LayerErrorKind::from(error).at(0))?;
         for (layer, &shape) in self.net.iter().enumerate() {
-            square_sum(Quantity::Preconditioned, shape, &v[self.place_of(layer)])
+            SquareSum::of_rows(Quantity::Preconditioned, &v[self.place_of(layer)], shape.inputs())
                 .map_err(|kind| kind.at(layer))?;
         }
         Ok(())
@@ -162,13 +153,4 @@ impl<T: Scalar, K: Kernel<T>> Tridiagonal<'_, T, K> {
         total.inner += inner;
         Ok(())
     }
-}
-
-/// The sum of the squares of a layer's matrix, if it is finite.
-fn square_sum<T: Scalar>(quantity: Quantity, shape: LayerShape, matrix: &[T]) -> Result<T, LayerErrorKind> {
-    let mut squares = SquareSum::new(quantity);
-    for (index, row) in matrix.chunks_exact(shape.inputs()).enumerate() {
-        squares.add(index, row)?;
-    }
-    squares.finish()
 }

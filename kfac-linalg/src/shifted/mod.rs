@@ -218,23 +218,18 @@ pub fn solve<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ShiftedError> {
     let [n, columns] = b.shape();
-    check_shapes(&a, &shifts, [n, columns])?;
-    ScratchError::check(solve_scratch_len::<T>(n, columns), scratch.len())?;
-    if n == 0 || columns == 0 {
+    let needed = solve_scratch_len::<T>(n, columns);
+    let Some([x, room, pack]) = checked_room(&a, &shifts, [n, columns], needed, scratch)? else {
         return Ok(());
-    }
-    check_shifted(&a, &shifts)?;
-
-    let width = row_len(columns);
-    let (x, rest) = scratch.split_at_mut(n * width);
-    let (room, pack) = rest.split_at_mut(room_len(n, columns));
+    };
+    let strides = [row_len(columns), 1];
     let replace = Accumulate::Replace(T::ONE);
-    let rotated = MatMut::with_strides(x, [n, columns], [width, 1])?;
+    let rotated = MatMut::with_strides(x, [n, columns], strides)?;
     gemm(kernel, rotated, replace, a.q.transposed(), b.as_ref(), pack)?;
     if let Some(column) = kernel.run(Solve { a, shifts, x, room }) {
         return Err(cause(kernel, &a, &shifts, &b, column));
     }
-    let rotated = MatRef::with_strides(x, [n, columns], [width, 1])?;
+    let rotated = MatRef::with_strides(x, [n, columns], strides)?;
     gemm(kernel, b.reborrow(), replace, a.q, rotated, pack)?;
     if !kernel.run(AllFinite(b.as_ref())) {
         return Err(ShiftedError::Overflow {
@@ -268,28 +263,36 @@ pub fn solve_rotated<T: Scalar, K: Kernel<T>>(
     scratch: &mut [T],
 ) -> Result<(), ShiftedError> {
     let [n, columns] = b.shape();
-    check_shapes(&a, &shifts, [n, columns])?;
-    ScratchError::check(solve_rotated_scratch_len::<T>(n, columns), scratch.len())?;
-    if n == 0 || columns == 0 {
+    let needed = solve_rotated_scratch_len::<T>(n, columns);
+    let Some([x, room, _]) = checked_room(&a, &shifts, [n, columns], needed, scratch)? else {
         return Ok(());
-    }
-    check_shifted(&a, &shifts)?;
-
-    let width = row_len(columns);
-    let (x, rest) = scratch.split_at_mut(n * width);
-    let room = &mut rest[..room_len(n, columns)];
-    for (row, x) in x.chunks_exact_mut(width).enumerate() {
-        let (columns, padding) = x.split_at_mut(columns);
-        columns.iter_mut().enumerate().for_each(|(column, x)| *x = b.as_ref().at(row, column));
-        padding.fill(T::ZERO);
-    }
+    };
+    let strides = [row_len(columns), 1];
+    MatMut::with_strides(x, [n, columns], strides)?.copy_from(b.as_ref())?;
     if let Some(column) = kernel.run(Solve { a, shifts, x, room }) {
         return Err(cause(kernel, &a, &shifts, &b, column));
     }
-    for (row, x) in x.chunks_exact(width).enumerate() {
-        x[..columns].iter().enumerate().for_each(|(column, &x)| b.set(row, column, x));
+    Ok(b.copy_from(MatRef::with_strides(x, [n, columns], strides)?)?)
+}
+
+/// The padded columns, the room of [`Solve`] and the rest of the scratch, once everything is found to fit together and every
+/// element of every `d_j T + λ I` to be finite; `None` where there is nothing to solve.
+fn checked_room<'s, T: Scalar>(
+    a: &Tridiagonal<'_, T>,
+    shifts: &Shifts<'_, T>,
+    [n, columns]: [usize; 2],
+    needed: usize,
+    scratch: &'s mut [T],
+) -> Result<Option<[&'s mut [T]; 3]>, ShiftedError> {
+    check_shapes(a, shifts, [n, columns])?;
+    ScratchError::check(needed, scratch.len())?;
+    if n == 0 || columns == 0 {
+        return Ok(None);
     }
-    Ok(())
+    check_shifted(a, shifts)?;
+    let (x, rest) = scratch.split_at_mut(n * row_len(columns));
+    let (room, rest) = rest.split_at_mut(room_len(n, columns));
+    Ok(Some([x, room, rest]))
 }
 
 fn check_shapes<T: Scalar>(

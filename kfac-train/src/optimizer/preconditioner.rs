@@ -3,7 +3,7 @@ use crate::model::Network;
 use crate::tape::Evidence;
 use kfac_core::error::SettingError;
 use kfac_core::evidence::{Inputs, OutputGradients};
-use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, RowsMap, RowsRoute, Shifted};
+use kfac_core::map::{Eigenbasis, Ekfac, FactorMap, Factored, RowsMap, Shifted};
 use kfac_core::memory::StorageError;
 use kfac_core::report::{Preconditioned, RefreshReport};
 use kfac_core::schedule::Schedule;
@@ -36,10 +36,10 @@ impl MapChoice {
         settings: Statistics<T>,
     ) -> Result<Box<dyn AnyMap<T, K>>, BuildError> {
         match self {
-            Self::Factored => Ok(Box::new(owned(net, Factored, kernel, settings)?.with_rows())),
-            Self::Eigenbasis => Ok(Box::new(owned(net, Eigenbasis::full(), kernel, settings)?.with_rows())),
-            Self::Shifted => Ok(Box::new(owned(net, Shifted::full(), kernel, settings)?.with_rows())),
-            Self::Ekfac => Ok(Box::new(owned(net, Ekfac::full(), kernel, settings)?.with_rows())),
+            Self::Factored => owned(net, Factored, kernel, settings),
+            Self::Eigenbasis => owned(net, Eigenbasis::full(), kernel, settings),
+            Self::Shifted => owned(net, Shifted::full(), kernel, settings),
+            Self::Ekfac => owned(net, Ekfac::full(), kernel, settings),
         }
     }
 }
@@ -58,12 +58,12 @@ pub(super) enum BuildError {
     Setting(SettingError),
 }
 
-fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + 'static>(
+fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + RowsMap<T> + 'static>(
     net: &[LayerShape],
     map: M,
     kernel: K,
     settings: Statistics<T>,
-) -> Result<Owned<T, M, K>, BuildError> {
+) -> Result<Box<dyn AnyMap<T, K>>, BuildError> {
     let kfac = Preconditioner::on_heap(net, map, kernel)
         .map_err(BuildError::Storage)?
         .with_schedule(settings.schedule)
@@ -71,7 +71,7 @@ fn owned<T: Scalar, K: Kernel<T> + 'static, M: FactorMap<T> + 'static>(
         .and_then(|kfac| kfac.with_l2(settings.l2))
         .map_err(BuildError::Setting)?;
     let scratch = vec![T::ZERO; kfac.scratch_len()];
-    Ok(Owned { kfac, scratch, rows: None })
+    Ok(Box::new(Owned { kfac, scratch, gradients: vec![Vec::new(); net.len()] }))
 }
 
 /// A preconditioner whose map was chosen at run time.
@@ -97,36 +97,8 @@ pub(super) trait AnyMap<T: Scalar, K: Kernel<T>> {
 struct Owned<T: Scalar, M, K> {
     kfac: Preconditioner<'static, T, M, K>,
     scratch: Vec<T>,
-    rows: Option<RowsWay<T, M, K>>,
-}
-
-/// How a map comes from rows to `U`, and the rows.
-struct RowsWay<T: Scalar, M, K> {
-    route: RowsRoute,
-    scratch_len: fn(&Preconditioner<'static, T, M, K>, usize) -> usize,
-    precondition: RowsVerb<T, M, K>,
-    /// `g` of every block.
+    /// `g` of every block, of the training targets.
     gradients: Vec<Vec<T>>,
-}
-
-type RowsVerb<T, M, K> = fn(
-    &mut Preconditioner<'static, T, M, K>,
-    &Evidence<'_, T>,
-    OutputGradients<'_, T>,
-    &mut LayerGradient<'_, T>,
-    &mut [T],
-) -> Result<Preconditioned<T>, LayerError>;
-
-impl<T: Scalar, K: Kernel<T>, M: FactorMap<T> + RowsMap<T>> Owned<T, M, K> {
-    fn with_rows(self) -> Self {
-        let rows = RowsWay {
-            route: M::ROWS,
-            scratch_len: |kfac, batch| kfac.rows_scratch_len(batch),
-            precondition: |kfac, inputs, g, out, scratch| kfac.precondition_rows(inputs, g, out, scratch),
-            gradients: vec![Vec::new(); self.kfac.net().len()],
-        };
-        Self { rows: Some(rows), ..self }
-    }
 }
 
 /// Can `Σ V·V` of the gradient that these rows make be a number? `|V| <= |x| |g|`.
@@ -143,7 +115,7 @@ fn are_in_range<T: Scalar>(inputs: &Evidence<'_, T>, gradients: MatRef<'_, T>, s
     inputs * gradients < T::MAX / T::from_usize(4)
 }
 
-impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
+impl<T: Scalar, K: Kernel<T>, M: FactorMap<T> + RowsMap<T>> AnyMap<T, K> for Owned<T, M, K> {
     fn wants_statistics(&self) -> bool {
         self.kfac.wants_statistics()
     }
@@ -173,7 +145,6 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
     }
 
     fn keep_rows(&mut self, network: &Network<T, K>) -> Result<bool, StepError> {
-        let Some(way) = &mut self.rows else { return Ok(false) };
         if self.kfac.l2() > T::ZERO {
             return Ok(false);
         }
@@ -182,10 +153,10 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
             if inputs.positions() > 1 || !are_in_range(&inputs, g.rows(), &mut self.scratch) {
                 return Ok(false);
             }
-            is_cheaper |= way.route.is_cheaper(shape, inputs.cases());
+            is_cheaper |= M::ROWS.is_cheaper(shape, inputs.cases());
         }
         if is_cheaper {
-            for ((_, g), kept) in network.evidence()?.zip(&mut way.gradients) {
+            for ((_, g), kept) in network.evidence()?.zip(&mut self.gradients) {
                 let rows = g.rows();
                 kept.clear();
                 (0..rows.rows()).for_each(|row| kept.extend(rows.row(row).into_iter().flatten()));
@@ -199,10 +170,9 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
         network: &Network<T, K>,
         out: &mut [T],
     ) -> Result<Preconditioned<T>, StepError> {
-        let Some(way) = &self.rows else { return Ok(Preconditioned::NOTHING) };
         let (mut total, mut rest) = (Preconditioned::NOTHING, out);
-        for (layer, ((inputs, _), g)) in network.evidence()?.zip(&way.gradients).enumerate() {
-            let needed = (way.scratch_len)(&self.kfac, inputs.cases()).max(self.scratch.len());
+        for (layer, ((inputs, _), g)) in network.evidence()?.zip(&self.gradients).enumerate() {
+            let needed = self.kfac.rows_scratch_len(inputs.cases()).max(self.scratch.len());
             self.scratch.resize(needed, T::ZERO);
             let shape = self.kfac.net()[layer];
             let (block, tail) = rest.split_at_mut(shape.weights());
@@ -211,7 +181,7 @@ impl<T: Scalar, K: Kernel<T>, M: FactorMap<T>> AnyMap<T, K> for Owned<T, M, K> {
             let weight = MatMut::row_major(block, shape.outputs(), shape.inputs()).expect("a block's part");
             let mut out = LayerGradient::joint(layer, weight);
             let g = OutputGradients::per_case(g);
-            total += (way.precondition)(&mut self.kfac, &inputs, g, &mut out, &mut self.scratch)?;
+            total += self.kfac.precondition_rows(&inputs, g, &mut out, &mut self.scratch)?;
         }
         Ok(total)
     }

@@ -1,4 +1,4 @@
-use super::super::basis::{ROTATION, bases, sandwich};
+use super::super::basis::{ROTATION, bases, largest, sandwich};
 use super::super::{
     Cost, Cubic, DampingInForce, FactorMap, Map, MapError, PerCase, RefreshUnit, Refreshed, Routine,
     Workspace, take,
@@ -104,11 +104,11 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainLimit<S> {
         lambda: T,
         mut scratch: &mut [T],
     ) -> Result<Refreshed, MapError> {
-        let (n, m, largest) = (layer.input.size, layer.output.size, layer.shape.largest_side());
+        let (n, m, most) = (layer.input.size, layer.output.size, layer.shape.largest_side());
         let split = split(layer, lambda)?;
         let (input, output) = (take(&mut scratch, 2 * n * n)?, take(&mut scratch, 2 * m * m)?);
         let (mu_a, mu_g) = (take(&mut scratch, n)?, take(&mut scratch, m)?);
-        let squares = take(&mut scratch, 2 * largest * largest)?;
+        let squares = take(&mut scratch, 2 * most * most)?;
 
         let mut sweeps = 0;
         for (side, arrays, kept, mu) in [
@@ -124,7 +124,6 @@ impl<T: Scalar, S: Eigensolver> Map<T> for ChainLimit<S> {
             mu.iter_mut().for_each(|mu| *mu = mu.minimum(bound).maximum(T::ZERO));
             sweeps = sweeps.max(found.sweeps);
         }
-        let largest = |mu: &[T]| mu.iter().fold(T::ZERO, |most, &mu| most.maximum(mu));
         let correlation = largest(mu_g) * largest(mu_a);
         let weight = T::ONE - correlation;
         let is_positive = weight > T::ZERO;

@@ -66,8 +66,7 @@ impl Bound {
 
 /// The damping of both moments.
 fn split<T: Scalar>(layer: &LayerState<'_, T>, lambda: T) -> Result<Split<T>, MapError> {
-    let trace = |side: &SideState<'_, T>| side.trace().map(|trace| Trace { trace, size: side.size });
-    Ok(balance_damping(trace(&layer.input)?, trace(&layer.output)?, lambda)?)
+    Ok(balance_damping(Trace::of(&layer.input)?, Trace::of(&layer.output)?, lambda)?)
 }
 
 /// One side of a layer on its way to a chain's coordinates.
